@@ -1,0 +1,109 @@
+"""Groups of newly arrived images: which belong together, and which split each group takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from components import params
+from components.data.split import Group, first_split, later_split, production_split
+
+
+@dataclass(slots=True)
+class Arrival:
+    """One new image of an ingest; `place` is its shard's number and row, None where no bytes are kept."""
+
+    image_id: str
+    item_no: int
+    name: str
+    label: str
+    group_id: str
+    label_origin: str
+    labelled_by: str | None = None
+    captured_at: datetime | None = None
+    window: str | None = None
+    model_version: int | None = None
+    place: tuple[int, int] | None = None
+    split: str | None = None
+    state: str = "active"
+    reason: str | None = None
+
+
+class GroupLinks:
+    """Which groups turned out to be one, because the same image came in both (union-find)."""
+
+    def __init__(self) -> None:
+        self._parent: dict[str, str] = {}
+
+    def join(self, one: str, other: str) -> None:
+        """Note that two groups are one; the smaller id stands for both, so the order of joining does not matter."""
+        first, second = sorted((self.root(one), self.root(other)))
+        if first != second:
+            self._parent[second] = first
+
+    def root(self, group_id: str) -> str:
+        """Return the id that stands for the group."""
+        path = []
+        while (parent := self._parent.get(group_id)) is not None:
+            path.append(group_id)
+            group_id = parent
+        for passed in path:
+            self._parent[passed] = group_id
+        return group_id
+
+    def linked(self) -> Collection[str]:
+        """Return every group id that was joined to another."""
+        return {*self._parent, *self._parent.values()}
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRules:
+    """How groups without a stored split get one. kind: first | later | production."""
+
+    kind: str
+    data: params.Data
+    alarmed: frozenset[str]
+
+    def assign(self, groups: Mapping[str, list[Arrival]]) -> dict[str, str]:
+        """Return the split of every new group, by its id."""
+        if self.kind == "first":
+            counted = (Group(group_id, _majority(members), len(members)) for group_id, members in groups.items())
+            return dict(first_split(counted, self.data.split, self.data.seed))
+        if self.kind == "later":
+            return {group_id: later_split(group_id, self.data.split, self.data.seed) for group_id in groups}
+        return {group_id: self._production(group_id, members) for group_id, members in groups.items()}
+
+    def _production(self, group_id: str, members: list[Arrival]) -> str:
+        alarmed = any(arrival.label in self.alarmed for arrival in members)
+        golden = self.data.golden_share_alarmed if alarmed else self.data.golden_share
+        return production_split(group_id, golden, self.data.seed, self.data.split.validation)
+
+
+def assign_splits(
+    arrivals: Iterable[Arrival], links: GroupLinks, stored: Mapping[str, Collection[str]], rules: SplitRules
+) -> None:
+    """Give every active arrival its split, or hold it where its group already lies in two.
+
+    stored: the splits in which each group id has images already. A stored split wins over every rule.
+    """
+    taken: dict[str, set[str]] = {}
+    for group_id, splits in stored.items():
+        taken.setdefault(links.root(group_id), set()).update(splits)
+    groups: dict[str, list[Arrival]] = {}
+    for arrival in arrivals:
+        if arrival.state == "active":
+            groups.setdefault(links.root(arrival.group_id), []).append(arrival)
+    new = rules.assign({group_id: members for group_id, members in groups.items() if group_id not in taken})
+    for group_id, members in groups.items():
+        splits = sorted(taken.get(group_id, ())) or [new[group_id]]
+        for arrival in members:
+            if len(splits) > 1:
+                arrival.state, arrival.reason = "held", f"group-conflict: {' and '.join(splits)}"
+            else:
+                arrival.split = splits[0]
+
+
+def _majority(members: list[Arrival]) -> str:
+    return min(Counter(arrival.label for arrival in members).items(), key=lambda item: (-item[1], item[0]))[0]

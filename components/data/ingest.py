@@ -1,0 +1,186 @@
+"""Ingest: from a stream of files to shards and a new manifest, or to nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from components.data.arrivals import Arrival, SplitRules, assign_splits
+from components.data.class_list import agreed_classes
+from components.data.decode import ImageLimits
+from components.data.files import TEMPORARY_SUFFIX
+from components.data.intake import Intake
+from components.data.manifest import MANIFEST_SCHEMA, Manifest
+from components.data.shard_buffer import ShardBuffer
+from components.data.shards import SHARD_SUFFIX
+from components.data.source_item import SourceItem
+from components.errors import ConfigurationError
+from components.params import Params
+from components.records import SetAside
+
+_TABLE_ROWS = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What an ingest did.
+
+    added: new images that may be used. duplicates: bytes already there, with the same label. corrected: stored labels
+    changed. quarantined: files that cannot be used. held: files left out because they contradict what is stored.
+    set_aside: the first thousand of the latter two; reasons: how many there are of each kind. manifest_digest: of the
+    manifest as it now is; changed: whether it differs from before.
+    """
+
+    added: int
+    duplicates: int
+    corrected: int
+    quarantined: int
+    held: int
+    classes: tuple[str, ...]
+    manifest_digest: str
+    set_aside: tuple[SetAside, ...]
+    changed: bool
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report for the command line and the ledger."""
+        return {
+            "added": self.added,
+            "duplicates": self.duplicates,
+            "corrected": self.corrected,
+            "quarantined": self.quarantined,
+            "held": self.held,
+            "classes": list(self.classes),
+            "manifest_digest": self.manifest_digest,
+            "changed": self.changed,
+            "reasons": dict(self.reasons),
+            "set_aside": [asdict(entry) for entry in self.set_aside],
+        }
+
+
+def ingest(
+    items: Iterable[SourceItem],
+    *,
+    root: Path,
+    params: Params,
+    source: str,
+    alarmed_classes: Collection[str] = (),
+    add_classes: Sequence[str] = (),
+    production: bool = False,
+) -> IngestReport:
+    """Add the files of a source to the data below `root`, and return what happened to them.
+
+    Every image is decoded once to check it; it is known by the SHA-256 of its bytes. Labels from people (production,
+    consensus, corrected) replace stored ones, except in the frozen test set, and confirm equal ones. A group's stored
+    split always wins. The manifest is replaced last and at once: a crash before leaves the old one in force, and the
+    same ingest again ends with the same bytes. Raises ConfigurationError, with nothing written, for a label that is
+    not in the class list, an unusable class name, or production labels before there is any other data.
+    """
+    images, path = root / params.paths.images, root / params.paths.manifest
+    manifest = Manifest.read(path) if path.exists() else Manifest.empty()
+    first = manifest.table["split"].null_count == manifest.table.num_rows
+    if first and production:
+        raise ConfigurationError(f"{path} has no images yet; ingest the first labelled images before production labels")
+    classes = agreed_classes(manifest.classes, params.data.classes, add_classes)
+    finding = not manifest.classes and not params.data.classes  # the first labels make the list
+    buffer = ShardBuffer(images, params.data.shard_bytes)
+    with ExitStack() as undo:
+        undo.callback(buffer.discard)
+        limits = ImageLimits.of(params.data)
+        intake = Intake(manifest, None if finding else classes, limits, buffer, source, production)
+        for item_no, item in enumerate(items):
+            intake.take(item_no, item)
+        buffer.flush()
+        if finding:
+            classes = tuple(sorted({*classes, *intake.usable_labels()}))
+        kind = "first" if first else "production" if production else "later"
+        _split(intake, SplitRules(kind, params.data, frozenset(alarmed_classes)))
+        updated = _updated(intake, classes)
+        changed = updated is not manifest
+        if changed:
+            updated.write(path)
+        undo.pop_all()
+    _remove_orphans(images, updated)
+    return _report(intake, updated, changed)
+
+
+def _split(intake: Intake, rules: SplitRules) -> None:
+    arrivals = intake.arrivals.values()
+    assign_splits(arrivals, intake.links, intake.stored_splits(), rules)
+    for arrival in arrivals:
+        if arrival.state == "held":
+            intake.hold(arrival.item_no, arrival.name, "group-conflict", f"its group lies in {arrival.reason}")
+
+
+def _updated(intake: Intake, classes: tuple[str, ...]) -> Manifest:
+    """Return the manifest after this ingest: the stored one itself if nothing in it would change."""
+    manifest = intake.manifest
+    arrivals = [arrival for arrival in intake.arrivals.values() if not intake.unchanged(arrival)]
+    rows = manifest.table.num_rows
+    if not arrivals and not intake.corrections and (classes == manifest.classes or not rows):
+        return manifest
+    keep = np.ones(rows, np.bool_)
+    keep[[*intake.corrections]] = False
+    keep[[n for n in (intake.stored_number(arrival.image_id) for arrival in arrivals) if n is not None]] = False
+    tables = [manifest.table.filter(pa.array(keep))]
+    tables.append(pa.Table.from_pylist(list(intake.corrections.values()), MANIFEST_SCHEMA))
+    tables.extend(_tables(arrivals, intake.buffer.shards, intake.source))
+    return Manifest(pa.concat_tables(tables).sort_by("image_id"), classes)
+
+
+def _tables(arrivals: list[Arrival], shards: list[str], source: str) -> Iterator[pa.Table]:
+    rows = iter(arrivals)
+    while part := list(islice(rows, _TABLE_ROWS)):
+        yield pa.Table.from_pylist([_row(arrival, shards, source) for arrival in part], MANIFEST_SCHEMA)
+
+
+def _row(arrival: Arrival, shards: list[str], source: str) -> dict[str, Any]:
+    return {
+        "image_id": arrival.image_id,
+        "shard": None if arrival.place is None else shards[arrival.place[0]],
+        "row": None if arrival.place is None else arrival.place[1],
+        "label": arrival.label,
+        "split": arrival.split,
+        "source": source,
+        "name": arrival.name,
+        "captured_at": arrival.captured_at,
+        "label_origin": arrival.label_origin,
+        "labelled_by": arrival.labelled_by,
+        "group_id": arrival.group_id,
+        "state": arrival.state,
+        "reason": arrival.reason,
+        "window": arrival.window,
+        "model_version": arrival.model_version,
+    }
+
+
+def _report(intake: Intake, manifest: Manifest, changed: bool) -> IngestReport:
+    return IngestReport(
+        added=sum(arrival.state == "active" for arrival in intake.arrivals.values()),
+        duplicates=intake.duplicates,
+        corrected=intake.relabelled,
+        quarantined=intake.quarantined,
+        held=intake.held,
+        classes=manifest.classes,
+        manifest_digest=manifest.digest(),
+        set_aside=tuple(intake.listed),
+        changed=changed,
+        reasons=dict(sorted(intake.reasons.items())),
+    )
+
+
+def _remove_orphans(images: Path, manifest: Manifest) -> None:
+    """Remove what a crashed ingest left: unfinished files, and shards that no row names."""
+    if not manifest.table.num_rows:
+        return
+    named = set(manifest.table["shard"].unique().to_pylist())
+    for path in images.glob("*"):
+        if path.suffix == TEMPORARY_SUFFIX or (path.suffix == SHARD_SUFFIX and path.name not in named):
+            path.unlink(missing_ok=True)

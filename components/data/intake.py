@@ -1,0 +1,198 @@
+"""Each file of an ingest, judged: new, known, corrected, or set aside by a stated rule."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components.data.arrivals import Arrival, GroupLinks
+from components.data.class_list import checked_class_name, unknown_label
+from components.data.decode import ImageLimits, ImageRejected, decode
+from components.data.manifest import Manifest
+from components.data.shard_buffer import ShardBuffer
+from components.data.source_item import SourceItem
+from components.records import SetAside, require_utc
+
+MOST_LISTED = 1000
+
+_CHECKED_BY_PEOPLE = frozenset({"consensus", "corrected"})
+
+
+@dataclass(slots=True)
+class Intake:
+    """What has been learnt so far. Only labels and names are kept in memory; bytes go to the buffer.
+
+    classes: the class list, or None while the first ingest is still finding it. production: labels of images that
+    were scored, which correct stored ones. corrections: amended rows of the stored manifest, by their number.
+    """
+
+    manifest: Manifest
+    classes: Sequence[str] | None
+    limits: ImageLimits
+    buffer: ShardBuffer
+    source: str
+    production: bool
+    arrivals: dict[str, Arrival] = field(default_factory=dict)
+    links: GroupLinks = field(default_factory=GroupLinks)
+    corrections: dict[int, dict[str, Any]] = field(default_factory=dict)
+    listed: list[SetAside] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    duplicates: int = 0
+    relabelled: int = 0
+    quarantined: int = 0
+    held: int = 0
+    _labels: dict[str, str] = field(default_factory=dict)
+    _stored: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._stored = {key: n for n, key in enumerate(self.manifest.table["image_id"].to_pylist())}
+
+    def take(self, item_no: int, item: SourceItem) -> None:
+        """Judge one file. Raises ConfigurationError for a label that is no class."""
+        if item.problem is not None:
+            self._quarantine(item_no, item, item.problem, "the source could not give it")
+            return
+        if item.label is None:
+            self._quarantine(item_no, item, "no-label", "an ingested image needs a label")
+            return
+        label = self._class_of(item, item.label)
+        image_id = hashlib.sha256(item.content).hexdigest()
+        number = self._stored.get(image_id)
+        if image_id in self.arrivals:
+            self._again(item_no, item, label, self.arrivals[image_id])
+        elif number is not None and self._cell("state", number) != "quarantined":
+            self._known(item_no, item, label, number)
+        else:
+            self._new(item_no, item, label, image_id)
+
+    def hold(self, item_no: int, name: str, reason: str, detail: str) -> None:
+        """Count one file as held and list it."""
+        self.held += 1
+        self._set_aside(item_no, name, reason, detail)
+
+    def stored_splits(self) -> dict[str, set[str]]:
+        """Return the splits that the groups met in this ingest already have images in, by group id."""
+        wanted = {arrival.group_id for arrival in self.arrivals.values()} | set(self.links.linked())
+        table = self.manifest.table.select(["group_id", "split"])
+        table = table.filter(pc.is_in(table["group_id"], pa.array(sorted(wanted), pa.string())))
+        splits: dict[str, set[str]] = {}
+        for group_id, split in zip(table["group_id"].to_pylist(), table["split"].to_pylist(), strict=True):
+            if split is not None:
+                splits.setdefault(group_id, set()).add(split)
+        return splits
+
+    def stored_number(self, image_id: str) -> int | None:
+        """Return the row of the stored manifest that holds this image, or None."""
+        return self._stored.get(image_id)
+
+    def unchanged(self, arrival: Arrival) -> bool:
+        """Return whether the manifest already says all of this: the image was, and is, quarantined for one reason."""
+        number = self._stored.get(arrival.image_id)
+        return number is not None and arrival.reason is not None and arrival.reason == self._cell("reason", number)
+
+    def usable_labels(self) -> set[str]:
+        """Return the labels of the new images that can be used."""
+        return {arrival.label for arrival in self.arrivals.values() if arrival.state != "quarantined"}
+
+    def _new(self, item_no: int, item: SourceItem, label: str, image_id: str) -> None:
+        arrival = Arrival(
+            image_id=image_id,
+            item_no=item_no,
+            name=item.name,
+            label=label,
+            group_id=item.group or image_id,
+            label_origin=item.label_origin,
+            labelled_by=item.labelled_by,
+            captured_at=None if item.captured_at is None else require_utc(item.captured_at),
+            window=item.window,
+            model_version=item.model_version,
+        )
+        try:
+            decode(item.content, self.limits)
+        except ImageRejected as rejected:
+            arrival.state, arrival.reason = "quarantined", rejected.reason
+            self._quarantine(item_no, item, rejected.reason, rejected.detail)
+        else:
+            arrival.place = self.buffer.add(image_id, item.content)
+        self.arrivals[image_id] = arrival
+
+    def _again(self, item_no: int, item: SourceItem, label: str, arrival: Arrival) -> None:
+        """Judge a file whose bytes came earlier in this ingest."""
+        if arrival.state == "quarantined":
+            self._quarantine(item_no, item, arrival.reason or "", "the same bytes came before")
+            return
+        if item.group:
+            self.links.join(item.group, arrival.group_id)
+        if label == arrival.label:
+            self.duplicates += 1
+        elif self._corrects(item):
+            self.relabelled += 1
+            arrival.label, arrival.label_origin, arrival.labelled_by = label, item.label_origin, item.labelled_by
+        else:
+            detail = f"the same image came as {arrival.label!r} in {arrival.name}, now as {label!r}"
+            self.hold(item_no, item.name, "label-conflict", detail)
+
+    def _known(self, item_no: int, item: SourceItem, label: str, number: int) -> None:
+        """Judge a file whose bytes are in the manifest, in row `number`."""
+        row = self.corrections.get(number) or self._row(number)
+        if row["state"] == "recalled":
+            self.hold(item_no, item.name, "recalled", "this image was recalled; it does not come back")
+            return
+        if item.group:
+            self.links.join(item.group, row["group_id"])
+        confirms = label == row["label"] and row["label_origin"] == "given" and self._corrects(item)
+        if label == row["label"] and not confirms:
+            self.duplicates += 1
+        elif not self._corrects(item):
+            detail = f"stored as {row['label']!r}, now given as {label!r}; the stored label stays"
+            self.hold(item_no, item.name, "label-conflict", detail)
+        elif row["split"] == "frozen_test":
+            if confirms:
+                self.duplicates += 1
+            else:
+                detail = f"stored as {row['label']!r}, people say {label!r}; the frozen test set is never changed"
+                self.hold(item_no, item.name, "frozen-test", detail)
+        else:
+            self.duplicates += confirms
+            self.relabelled += not confirms
+            amended = {"label": label, "label_origin": self._origin(item), "labelled_by": item.labelled_by}
+            self.corrections[number] = {**row, **amended}
+
+    def _corrects(self, item: SourceItem) -> bool:
+        return self.production or item.label_origin in _CHECKED_BY_PEOPLE
+
+    @staticmethod
+    def _origin(item: SourceItem) -> str:
+        return item.label_origin if item.label_origin in _CHECKED_BY_PEOPLE else "corrected"
+
+    def _class_of(self, item: SourceItem, label: str) -> str:
+        known = self._labels.get(label)
+        if known is None:
+            where = f"{self.source}: {item.name}"
+            known = checked_class_name(label, where)
+            if self.classes is not None and known not in self.classes:
+                raise unknown_label(known, self.classes, where)
+            self._labels[label] = known
+        return known
+
+    def _cell(self, column: str, number: int) -> Any:
+        return self.manifest.table[column][number].as_py()
+
+    def _row(self, number: int) -> dict[str, Any]:
+        row: dict[str, Any] = self.manifest.table.slice(number, 1).to_pylist()[0]
+        return row
+
+    def _quarantine(self, item_no: int, item: SourceItem, reason: str, detail: str) -> None:
+        self.quarantined += 1
+        self._set_aside(item_no, item.name, reason, detail)
+
+    def _set_aside(self, item_no: int, name: str, reason: str, detail: str) -> None:
+        self.reasons[reason] += 1
+        if len(self.listed) < MOST_LISTED:
+            self.listed.append(SetAside(item_no, name, reason, detail))

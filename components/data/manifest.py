@@ -1,0 +1,118 @@
+"""The manifest: one row an image, saying where its bytes lie, what it shows, and what it may be used for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from components.data.files import publish, unpublished
+from components.errors import DataError, IntegrityError
+
+MANIFEST_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), False),  # SHA-256 of the file's bytes; unique
+        pa.field("shard", pa.string()),  # null where no bytes are stored (quarantined)
+        pa.field("row", pa.int32()),
+        pa.field("label", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("name", pa.string()),
+        pa.field("captured_at", pa.timestamp("us", tz="UTC")),
+        pa.field("label_origin", pa.string()),  # given | consensus | corrected
+        pa.field("labelled_by", pa.string()),
+        pa.field("group_id", pa.string()),
+        pa.field("state", pa.string(), False),  # active | quarantined | held | recalled
+        pa.field("reason", pa.string()),  # why a row is not active
+        pa.field("window", pa.string()),  # of the prediction that was labelled
+        pa.field("model_version", pa.int32()),
+    ]
+)
+SPLITS = ("train", "validation", "test", "frozen_test", "golden")
+STATES = ("active", "quarantined", "held", "recalled")
+
+_CLASSES_KEY = b"perennial.classes"
+_ROW_GROUP = 131_072
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All rows, sorted by image id, and the class list whose order gives every class its index."""
+
+    table: pa.Table
+    classes: tuple[str, ...]
+
+    @classmethod
+    def empty(cls) -> Manifest:
+        """Return a manifest without rows and classes."""
+        return cls(MANIFEST_SCHEMA.empty_table(), ())
+
+    @classmethod
+    def from_rows(cls, rows: list[dict[str, Any]], classes: tuple[str, ...]) -> Manifest:
+        """Return a manifest of rows given as mappings; absent keys are null."""
+        return cls(pa.Table.from_pylist(rows, MANIFEST_SCHEMA).sort_by("image_id"), classes)
+
+    @classmethod
+    def read(cls, path: Path) -> Manifest:
+        """Return the manifest stored at `path`.
+
+        Raises DataError if there is none or it is another kind of table, IntegrityError if it is damaged.
+        """
+        try:
+            with pq.ParquetFile(path) as file:
+                schema = file.schema_arrow
+                table = file.read()
+        except FileNotFoundError as error:
+            raise DataError(f"{path} does not exist; `perennial ingest SOURCE` makes it") from error
+        except (pa.ArrowException, OSError) as error:
+            raise IntegrityError(
+                f"{path} cannot be read ({' '.join(str(error).split())}); restore it with `dvc checkout`"
+            ) from error
+        stored = (schema.metadata or {}).get(_CLASSES_KEY)
+        if stored is None or not schema.remove_metadata().equals(MANIFEST_SCHEMA):
+            raise DataError(f"{path} is not a manifest of this version: it has columns {', '.join(schema.names)}")
+        return cls(table.replace_schema_metadata(None), tuple(json.loads(stored)))
+
+    def write(self, path: Path) -> None:
+        """Store the manifest at `path`, whole or not at all; the same content gives the same bytes."""
+        with unpublished(path.parent) as (file, temporary):
+            self._encode(file)
+            publish(file, temporary, path)
+
+    def digest(self) -> str:
+        """Return the SHA-256, in hexadecimal, of the bytes that `write` would store."""
+        buffer = pa.BufferOutputStream()
+        self._encode(buffer)
+        return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+    def select(self, *splits: str, state: str = "active") -> pa.Table:
+        """Return the rows in one of `splits` (in any, if none is named) whose state is `state`, by image id."""
+        wanted = pc.equal(self.table["state"], state)
+        if splits:
+            _known(splits, SPLITS, "split")
+            wanted = pc.and_(wanted, pc.is_in(self.table["split"], pa.array(splits, pa.string())))
+        return self.table.filter(wanted)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return active images as {split: {class: images}}, classes in their order, zeros included."""
+        counted = {split: dict.fromkeys(self.classes, 0) for split in SPLITS}
+        for entry in self.select().group_by(["split", "label"]).aggregate([([], "count_all")]).to_pylist():
+            counted[entry["split"]][entry["label"]] = entry["count_all"]
+        return {split: of_class for split, of_class in counted.items() if any(of_class.values())}
+
+    def _encode(self, sink: Any) -> None:
+        metadata = {_CLASSES_KEY: json.dumps(list(self.classes), ensure_ascii=False).encode()}
+        table = self.table.cast(MANIFEST_SCHEMA).sort_by("image_id").combine_chunks().replace_schema_metadata(metadata)
+        pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP, version="2.6")
+
+
+def _known(names: tuple[str, ...], known: tuple[str, ...], what: str) -> None:
+    for name in names:
+        if name not in known:
+            raise DataError(f"{what} {name!r} is not one of {', '.join(known)}")

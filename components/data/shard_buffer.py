@@ -1,0 +1,40 @@
+"""Bytes on their way into shards, a bounded number of them in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from components.data.shards import write_shard
+
+
+class ShardBuffer:
+    """Collects images and writes a shard whenever `shard_bytes` of them have come together."""
+
+    def __init__(self, folder: Path, shard_bytes: int) -> None:
+        self._folder = folder
+        self._shard_bytes = shard_bytes
+        self._rows: list[tuple[str, bytes]] = []
+        self._size = 0
+        self._before = {path.name for path in folder.glob("*")}
+        self.shards: list[str] = []
+
+    def add(self, image_id: str, content: bytes) -> tuple[int, int]:
+        """Take one image and return its place: index into `shards` (once `flush` has run), and row."""
+        place = (len(self.shards), len(self._rows))
+        self._rows.append((image_id, content))
+        self._size += len(content)
+        if self._size >= self._shard_bytes:
+            self.flush()
+        return place
+
+    def flush(self) -> None:
+        """Write what is still in memory."""
+        if self._rows:
+            self.shards.append(write_shard(self._folder, self._rows))
+            self._rows, self._size = [], 0
+
+    def discard(self) -> None:
+        """Remove every shard this buffer wrote, but none that was there before."""
+        for shard in self.shards:
+            if shard not in self._before:
+                (self._folder / shard).unlink(missing_ok=True)

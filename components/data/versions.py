@@ -1,0 +1,210 @@
+"""Dataset versions: a git commit and a DVC object for each, tagged `data/YYYY-MM-DD-n`. The door to DVC.
+
+Flows never work in the folder a person looks at. They work in a clone of the workspace's origin, made under a lock,
+published in one atomic push and thrown away; the visible folder is fast-forwarded when it is clean.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TextIO
+
+from components.data.git import commit_all, git, is_clean
+from components.errors import BusyError, ConflictError, DataError, RefusedError, ServiceError
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED_REMOTE = "../.perennial/dvc-remote"
+REMOTE = 'remote "store"'
+TAG_PREFIX = "data/"
+
+
+def dvc_environment() -> dict[str, str]:
+    """Return the environment in which DVC finds this interpreter's `python` and `dvc`, and tells nobody."""
+    folder = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        "PATH": folder + os.pathsep + os.environ.get("PATH", ""),
+        "DVC_NO_ANALYTICS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def dvc(*arguments: str, cwd: Path) -> str:
+    """Return what `dvc ARGUMENTS` printed. Raises BusyError where another DVC holds the lock, else ServiceError."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=cwd, env=dvc_environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        said = " ".join((done.stderr or done.stdout).split())[-500:]
+        if "is busy" in said or "Unable to acquire lock" in said:
+            raise BusyError(f"DVC in {cwd} is held by another process; try again when it has finished")
+        raise ServiceError(f"dvc {' '.join(arguments)} failed in {cwd}: {said}")
+    return done.stdout.strip()
+
+
+def configure_dvc(root: Path, state: Path) -> None:
+    """Write the clone's private DVC settings: one cache for every clone, and where the embedded remote really lies.
+
+    A remote that the user moved elsewhere (`dvc remote modify store url …`, committed) is left alone.
+    """
+    local = configparser.ConfigParser()
+    # Files in a clone are links to the cache: a clone of a million images costs seconds, not a copy.
+    local["cache"] = {"dir": str(state / "dvc-cache"), "type": '"reflink,hardlink,copy"'}
+    committed = configparser.ConfigParser()
+    committed.read(root / ".dvc" / "config")
+    if committed.get(f"'{REMOTE}'", "url", fallback=EMBEDDED_REMOTE) == EMBEDDED_REMOTE:
+        (state / "dvc-remote").mkdir(parents=True, exist_ok=True)
+        local[f"'{REMOTE}'"] = {"url": str(state / "dvc-remote")}
+    with (root / ".dvc" / "config.local").open("w", encoding="utf-8") as file:
+        local.write(file)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceClone:
+    """One flow's private checkout of the workspace's branch `main`. Use inside `working_clone`."""
+
+    root: Path
+
+    def pull(self, *targets: str) -> None:
+        """Bring `targets` (DVC files or outputs) from cache or remote; those not yet versioned are passed over."""
+        known = [t for t in targets if (self.root / f"{t}.dvc").exists()]
+        if known:
+            dvc("pull", *[f"{t}.dvc" for t in known], cwd=self.root)
+
+    def commit_dataset(self, targets: Sequence[str], message: str, now: datetime) -> str:
+        """Version `targets` with DVC, commit, tag, and return the tag `data/YYYY-MM-DD-n`."""
+        dvc("add", *targets, cwd=self.root)
+        commit_all(self.root, message)
+        tag = next_tag(self.root, now)
+        git("tag", "--annotate", tag, "-m", message, cwd=self.root)
+        return tag
+
+    def commit(self, message: str) -> str:
+        """Commit whatever changed and return the commit's hash."""
+        return commit_all(self.root, message)
+
+    def publish(self) -> None:
+        """Push the data, then commit and tags in one atomic push.
+
+        Raises ConflictError where `main` moved meanwhile: discard the clone and redo from a fresh one.
+        """
+        dvc("push", cwd=self.root)
+        try:
+            git("push", "--quiet", "--atomic", "--follow-tags", "origin", "main", cwd=self.root)
+        except ServiceError as error:
+            if any(word in str(error) for word in ("rejected", "fetch first", "non-fast-forward")):
+                raise ConflictError(f"{error}; somebody else pushed first: run it again") from error
+            raise
+
+    def verify_unchanged(self, targets: Sequence[str]) -> None:
+        """Raise DataError where a versioned target differs from what DVC recorded."""
+        status = dvc("status", "--json", *[f"{t}.dvc" for t in targets], cwd=self.root)
+        if status not in ("", "{}"):
+            raise DataError(f"the dataset in {self.root} differs from its recorded version: {status}")
+
+
+@contextlib.contextmanager
+def working_clone(*, origin: str, state: Path, name: str) -> Iterator[WorkspaceClone]:
+    """Yield a fresh clone of `origin` under `state`/work; it is removed afterwards, whatever happened.
+
+    The caller holds the workspace's lock, so whatever a crashed run left there is removed first.
+    """
+    work = state / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    root = work / name
+    try:
+        git("clone", "--quiet", "--branch", "main", origin, str(root), cwd=work)
+        configure_dvc(root, state)
+        yield WorkspaceClone(root)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def dataset_tags(root: Path) -> list[str]:
+    """Return every dataset version of the repository at `root`, oldest first."""
+    listed = git("tag", "--list", f"{TAG_PREFIX}*", "--sort=creatordate", cwd=root)
+    return sorted(listed.split(), key=_tag_order) if listed else []
+
+
+def latest_dataset(root: Path) -> str | None:
+    """Return the newest dataset version, or None before the first ingest."""
+    tags = dataset_tags(root)
+    return tags[-1] if tags else None
+
+
+def next_tag(root: Path, now: datetime) -> str:
+    """Return the first free `data/YYYY-MM-DD-n` of that day."""
+    day = f"{TAG_PREFIX}{now:%Y-%m-%d}-"
+    taken = [int(tag.removeprefix(day)) for tag in dataset_tags(root) if tag.startswith(day)]
+    return f"{day}{max(taken, default=0) + 1}"
+
+
+def _tag_order(tag: str) -> tuple[str, int]:
+    day, _, number = tag.rpartition("-")
+    return day, int(number) if number.isdigit() else 0
+
+
+def fast_forward(visible: Path) -> bool:
+    """Bring the folder people look at up to `origin/main`; return False, losing nothing, if it has local changes."""
+    if not is_clean(visible):
+        logger.warning("%s has local changes; left as it is. Later: git pull && dvc checkout", visible)
+        return False
+    git("fetch", "--quiet", "--tags", "origin", cwd=visible)
+    git("merge", "--quiet", "--ff-only", "origin/main", cwd=visible)
+    try:
+        dvc("checkout", "--allow-missing", cwd=visible)  # never --force: a person's edits are theirs
+    except ServiceError as error:
+        logger.warning("data in %s left as it is: %s", visible, error)
+        return False
+    return True
+
+
+def restore_dataset(root: Path, tag: str, targets: Mapping[str, Path]) -> None:
+    """Write the dataset version `tag` out: `targets` maps a versioned path to where it goes.
+
+    Raises DataError for an unknown tag. The checked-out version of `root` stays as it is.
+    """
+    known = dataset_tags(root)
+    if tag not in known:
+        raise DataError(f"dataset version {tag!r} is unknown; known: {', '.join(known) or 'none'}")
+    for path, destination in targets.items():
+        dvc("get", "--rev", tag, "--out", str(destination), str(root), path, cwd=root)
+
+
+def reproduce(root: Path, stage: str, echo: TextIO) -> None:
+    """Run one stage of dvc.yaml if its dependencies changed, passing on what it says as it says it.
+
+    Raises BusyError where another DVC holds the lock, RefusedError where the stage refused (exit 3), else ServiceError
+    with the stage's last line.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "--single-item", stage],
+        cwd=root, env=dvc_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None  # noqa: S101  (asked for above)
+    lines: list[str] = []
+    with process:
+        for line in process.stdout:
+            echo.write(line)
+            lines.append(line.strip())
+    if process.returncode == 0:
+        return
+    said = " ".join(lines[-12:])
+    if "is busy" in said or "Unable to acquire lock" in said:
+        raise BusyError(f"DVC in {root} is held by another process; try again when it has finished")
+    own = next((line.removeprefix("perennial: ") for line in reversed(lines) if line.startswith("perennial: ")), None)
+    kind = RefusedError if "exited with 3" in said else ServiceError
+    raise kind(f"stage {stage!r} failed: {own or said[-500:]}")

@@ -1,0 +1,234 @@
+"""Promote a candidate or keep the champion? A pure judgement of both models' answers on the same images.
+
+Overall the candidate must be shown not to be worse by more than a margin. No class may be shown to be worse by more
+than its margin. In a class that raised an alarm the candidate must be better, by the point estimate and at a lenient p:
+the few labels of one month cannot prove more, and a gate that asks for more would never let a repaired model through.
+The first model, and a class the champion does not know, meet a floor and the trivial baseline instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.errors import DataError
+from components.evaluation.paired import better_p_value, class_difference, overall_difference
+from components.params import Gate
+from components.records import GateCheck, GateVerdict
+
+ALPHA = 0.05
+# With many classes the level is shared, so that chance alone is not expected to refuse even half a class.
+EXPECTED_FALSE_REFUSALS = 0.5
+
+METRICS = ("recall", "precision")
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CandidateResults:
+    """One model's answers on the gate's images: golden and validation, never trained on.
+
+    classes: the class list this model knows. labels, predicted: (N,) indices into the candidate's class list; -1 where
+    the champion answers a class the candidate does not have. ece: expected calibration error on these images.
+    parity_ok: whether the exported file agrees with the trained model. The champion's last two are not looked at.
+    """
+
+    classes: tuple[str, ...]
+    labels: IntArray
+    predicted: IntArray
+    ece: float = float("nan")
+    parity_ok: bool = False
+
+
+def judge_candidate(
+    candidate: CandidateResults,
+    champion: CandidateResults | None,
+    *,
+    alarmed: Mapping[str, Sequence[str]],
+    rules: Gate,
+    champion_expected: bool,
+) -> GateVerdict:
+    """Return every check of `candidate` with its numbers; it may be promoted only if all passed.
+
+    alarmed: the classes that raised an alarm, each with the rules that did ("precision", "recall"). champion_expected:
+    whether this service has a champion; if it has and `champion` is None, the gate refuses. Raises DataError if the
+    arrays do not belong together.
+    """
+    _check_arrays(candidate, champion)
+    checks = [_parity(candidate), _calibration(candidate, rules)]
+    if len(candidate.labels) == 0:
+        checks.append(GateCheck("images", False, "there is no labelled image to judge on"))
+    elif champion is None and champion_expected:
+        checks.append(GateCheck("baseline", False, "the champion's answers on the gate's images are missing"))
+    elif champion is None:
+        checks.append(_first_model(candidate, rules))
+    else:
+        checks += _against_champion(candidate, champion, alarmed, rules)
+    return GateVerdict(tuple(checks))
+
+
+def _against_champion(
+    candidate: CandidateResults, champion: CandidateResults, alarmed: Mapping[str, Sequence[str]], rules: Gate
+) -> list[GateCheck]:
+    known = [k for k, name in enumerate(candidate.classes) if name in champion.classes]
+    new = [k for k in range(len(candidate.classes)) if k not in set(known)]
+    paired = np.isin(candidate.labels, known)
+    checks = [_overall(candidate.labels[paired], candidate.predicted[paired], champion.predicted[paired], rules)]
+    checks.append(_classes_not_worse(candidate, champion, known, paired, rules))
+    for name, metrics in sorted(alarmed.items()):
+        if name in champion.classes:
+            checks.append(_alarmed_class(candidate, champion, name, metrics, rules))
+    return checks + [_new_class(candidate, k, rules) for k in new]
+
+
+def _parity(candidate: CandidateResults) -> GateCheck:
+    words = "agrees" if candidate.parity_ok else "does not agree"
+    return GateCheck("export parity", candidate.parity_ok, f"the exported file {words} with the trained model")
+
+
+def _calibration(candidate: CandidateResults, rules: Gate) -> GateCheck:
+    passed = bool(candidate.ece <= rules.max_ece)  # False for NaN
+    detail = f"expected calibration error {candidate.ece:.3f}, at most {rules.max_ece:.3f}"
+    return GateCheck("calibration", passed, detail, {"ece": candidate.ece, "max_ece": rules.max_ece})
+
+
+def _first_model(candidate: CandidateResults, rules: Gate) -> GateCheck:
+    """Return the check of a service's first model: the floor, and more than always answering the commonest class."""
+    labels = candidate.labels
+    right = candidate.predicted == labels
+    accuracy = float(right.mean())
+    majority = int(np.bincount(labels, minlength=len(candidate.classes)).argmax())
+    trivial = float((labels == majority).mean())
+    gain = overall_difference(labels, candidate.predicted, np.full(len(labels), majority))
+    bound = gain.lower(ALPHA)
+    passed = accuracy >= rules.floor and bound > 0
+    detail = (
+        f"accuracy {100 * accuracy:.1f} %, floor {100 * rules.floor:.1f} %; always answering "
+        f"{candidate.classes[majority]!r} gives {100 * trivial:.1f} %"
+    )
+    numbers = {
+        "accuracy": accuracy,
+        "floor": rules.floor,
+        "majority": trivial,
+        "gain_lower": bound,
+        "images": len(labels),
+    }
+    return GateCheck("first model", passed, detail, numbers)
+
+
+def _overall(labels: IntArray, candidate: IntArray, champion: IntArray, rules: Gate) -> GateCheck:
+    if len(labels) == 0:
+        return GateCheck("overall", False, "no image of a class that the champion knows")
+    difference = overall_difference(labels, candidate, champion)
+    bound = difference.lower(ALPHA)
+    detail = (
+        f"accuracy {_points(difference.value)} points, with 95 % confidence at least {_points(bound)}; "
+        f"{_points(-rules.margin)} is allowed"
+    )
+    numbers = {
+        "candidate": float((candidate == labels).mean()),
+        "champion": float((champion == labels).mean()),
+        "difference": difference.value,
+        "lower": bound,
+        "margin": rules.margin,
+        "images": len(labels),
+    }
+    return GateCheck("overall", bound > -rules.margin, detail, numbers)
+
+
+def _classes_not_worse(
+    candidate: CandidateResults,
+    champion: CandidateResults,
+    known: Sequence[int],
+    paired: NDArray[np.bool_],
+    rules: Gate,
+) -> GateCheck:
+    """Return one check over all classes the champion knows, in recall and precision: none is shown to be worse."""
+    alpha = min(ALPHA, EXPECTED_FALSE_REFUSALS / max(len(known), 1))
+    labels, new, old = candidate.labels[paired], candidate.predicted[paired], champion.predicted[paired]
+    worse: list[str] = []
+    numbers: dict[str, object] = {"alpha": alpha, "class_margin": rules.class_margin}
+    for k in known:
+        name = candidate.classes[k]
+        for metric in METRICS:
+            difference = class_difference(labels, new, old, k, metric)
+            if difference is None:
+                continue
+            upper = difference.upper(alpha)
+            numbers[f"{name} {metric}"] = [difference.value, upper, difference.images]
+            if upper < -rules.class_margin:
+                worse.append(f"{name} {metric} {_points(difference.value)} points (at most {_points(upper)})")
+    detail = (
+        "; ".join(worse) if worse else f"none of {len(known)} classes is shown worse by {_points(rules.class_margin)}"
+    )
+    return GateCheck("every class", not worse, detail, numbers)
+
+
+def _alarmed_class(
+    candidate: CandidateResults, champion: CandidateResults, name: str, metrics: Sequence[str], rules: Gate
+) -> GateCheck:
+    """Return whether the candidate is better where `name` raised its alarm.
+
+    With two rules one of them is enough: the other is often alarmed by its shadow, as the precision of a class that is
+    hardly predicted any more, and the check of every class guards it.
+    """
+    title = f"alarmed class {name}"
+    if name not in candidate.classes:
+        return GateCheck(title, False, "the candidate does not know this class")
+    k = candidate.classes.index(name)
+    better, words = False, []
+    numbers: dict[str, object] = {"p": rules.alarmed_p}
+    for metric in metrics or METRICS:
+        difference = class_difference(candidate.labels, candidate.predicted, champion.predicted, k, metric)
+        if difference is None:
+            words.append(f"{metric} cannot be compared: no such image")
+            continue
+        p_value = better_p_value(candidate.labels, candidate.predicted, champion.predicted, k, metric)
+        numbers[metric] = {"difference": difference.value, "p_value": p_value, "images": difference.images}
+        better |= difference.value > 0 and p_value < rules.alarmed_p
+        words.append(f"{metric} {_points(difference.value)} points, p {p_value:.3f} on {difference.images} images")
+    return GateCheck(title, better, f"{'; '.join(words)}; better at p < {rules.alarmed_p:g} is asked", numbers)
+
+
+def _new_class(candidate: CandidateResults, k: int, rules: Gate) -> GateCheck:
+    """Return whether a class the champion does not know reaches the floor and beats always answering it."""
+    name = candidate.classes[k]
+    actual, said = candidate.labels == k, candidate.predicted == k
+    if not actual.any():
+        return GateCheck(f"new class {name}", False, "there is no labelled image of it to judge on")
+    recall = float(said[actual].mean())
+    precision = float(actual[said].mean()) if said.any() else 0.0
+    trivial = float(actual.mean())
+    passed = recall >= rules.floor and precision >= rules.floor and precision > trivial
+    detail = f"recall {100 * recall:.1f} %, precision {100 * precision:.1f} %, floor {100 * rules.floor:.1f} %"
+    numbers = {
+        "recall": recall,
+        "precision": precision,
+        "floor": rules.floor,
+        "share": trivial,
+        "images": int(actual.sum()),
+    }
+    return GateCheck(f"new class {name}", passed, detail, numbers)
+
+
+def _check_arrays(candidate: CandidateResults, champion: CandidateResults | None) -> None:
+    size = len(candidate.classes)
+    if candidate.labels.shape != candidate.predicted.shape or candidate.labels.ndim != 1:
+        raise DataError(
+            f"the candidate's labels have shape {candidate.labels.shape}, its answers {candidate.predicted.shape}; "
+            "both must be (N,) for the same images"
+        )
+    for what, values in (("label", candidate.labels), ("answer", candidate.predicted)):
+        if len(values) and not (values.min() >= 0 and values.max() < size):
+            raise DataError(f"a {what} lies outside the candidate's {size} classes: {values.min()} to {values.max()}")
+    if champion is None:
+        return
+    if not np.array_equal(champion.labels, candidate.labels) or champion.predicted.shape != candidate.labels.shape:
+        raise DataError("candidate and champion were not judged on the same images in the same order; score both again")
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.1f}"

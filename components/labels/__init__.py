@@ -1,0 +1,1 @@
+"""What people and statistics say about labels: suspects, consensus, and answers in and out of other tools."""

@@ -1,0 +1,103 @@
+"""model.json: everything about a trained model that is not a weight."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from components.errors import ConfigurationError, IntegrityError, RefusedError
+from components.model.preprocess import PreprocessSpec
+from components.params import Section, parse_strictly
+
+SPEC_FILE = "model.json"
+ONNX_FILE = "model.onnx"
+WEIGHTS_FILE = "model.pt"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What a model answers and how it must be fed.
+
+    classes: names in the order of the network's outputs. temperature: divides the logits before the softmax.
+    review_below: calibrated confidence under which a prediction needs a person. onnx_sha256: None until exported.
+    Raises ConfigurationError for fewer than two classes, a repeated class, or a temperature that is not positive.
+    """
+
+    classes: tuple[str, ...]
+    preprocess: PreprocessSpec
+    backbone: str
+    temperature: float = 1.0
+    review_below: float = 0.7
+    onnx_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
+            raise ConfigurationError(f"classes {list(self.classes)[:20]} must be two or more different names")
+        if not math.isfinite(self.temperature) or self.temperature <= 0:
+            raise ConfigurationError(f"temperature {self.temperature} must be a positive number")
+
+    def exported(self, temperature: float, review_below: float, onnx_sha256: str) -> ModelSpec:
+        """Return this specification with what evaluation and export found out."""
+        return replace(self, temperature=temperature, review_below=review_below, onnx_sha256=onnx_sha256)
+
+
+class _PreprocessPart(Section):
+    size: int
+    channels: int
+    resize: str
+    crop_fraction: float
+    filter: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class _File(Section):
+    format: Literal[1]
+    classes: tuple[str, ...]
+    preprocess: _PreprocessPart
+    preprocess_sha256: str
+    backbone: str
+    temperature: float
+    review_below: float
+    onnx_sha256: str | None
+
+
+def write_spec(folder: Path, spec: ModelSpec) -> None:
+    """Write `spec` as model.json into `folder`, with the digest of its preprocessing as this code understands it."""
+    content = {"format": 1, **asdict(spec), "preprocess_sha256": spec.preprocess.digest()}
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
+    (folder / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_spec(folder: Path) -> ModelSpec:
+    """Return the specification in `folder`/model.json.
+
+    Raises IntegrityError if the file is missing, malformed or has unknown keys, and RefusedError if the model was
+    trained under other preprocessing rules than this code's: its answers would be silently worse.
+    """
+    path = folder / SPEC_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        part = parse_strictly(_File, content, str(path))
+        preprocess = PreprocessSpec(**part.preprocess.model_dump())
+        spec = ModelSpec(part.classes, preprocess, part.backbone, part.temperature, part.review_below, part.onnx_sha256)
+    except FileNotFoundError as error:
+        raise IntegrityError(f"{path} does not exist; {folder} is not a complete model, export it again") from error
+    except (ValueError, ConfigurationError) as error:
+        raise IntegrityError(f"{path} is damaged, export the model again: {error}") from error
+    if part.preprocess_sha256 != preprocess.digest():
+        raise RefusedError(
+            f"{path}: the model was trained with preprocessing {part.preprocess_sha256[:12]}, this version "
+            f"of Perennial does {preprocess.digest()[:12]}; retrain, or score with the version that trained it"
+        )
+    return spec
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

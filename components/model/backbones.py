@@ -1,0 +1,109 @@
+"""Networks by name: the built-in `small_cnn` for small images, and everything timm knows."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from components.errors import ConfigurationError
+
+SMALL_CNN = "small_cnn"
+FINAL_SIDE = 7  # pixels a side near which small_cnn stops halving
+
+
+def build(
+    backbone: str, *, classes: int, channels: int, size: int, dropout: float, pretrained: str, seed: int = 0
+) -> nn.Module:
+    """Return a network giving logits (N, classes) from normalised float images (N, channels, size, size).
+
+    pretrained: "none", "timm" (downloads) or a file with a state dict, whose tensors are taken by name, or else by
+    position where all shapes agree; the classifier starts fresh if its shape differs. seed: draws the first weights.
+    Raises ConfigurationError for a backbone or a file that is not known or does not fit.
+    """
+    if backbone == SMALL_CNN and pretrained == "timm":
+        raise ConfigurationError("train.pretrained 'timm' has no weights for small_cnn; use none or a file")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if backbone == SMALL_CNN:
+            network: nn.Module = _small_cnn(classes, channels, size, dropout)
+        else:
+            network = _timm_network(backbone, classes, channels, dropout, online=pretrained == "timm")
+    if pretrained not in ("none", "timm"):
+        _load_weights(network, Path(pretrained))
+    return network
+
+
+def recorded_statistics(backbone: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return the mean and standard deviation the pre-trained weights were made with, or None where none are recorded."""
+    if backbone == SMALL_CNN:
+        return None
+    import timm
+
+    record = timm.get_pretrained_cfg(backbone)
+    if record is None:
+        return None
+    if channels == 1:
+        return (sum(record.mean) / 3,), (sum(record.std) / 3,)
+    return tuple(record.mean), tuple(record.std)
+
+
+def _small_cnn(classes: int, channels: int, size: int, dropout: float) -> nn.Sequential:
+    """Return a plain VGG-like network: 5.7 million multiply-adds at 28 pixels and one channel.
+
+    It halves the image until 5 to 10 pixels are left a side and classifies that map as it lies: on small, centred
+    images this is worth four points over averaging the places out.
+    """
+    halvings = max(1, round(math.log2(size / FINAL_SIDE)))
+    widths = [32, 64, 64, *[128] * halvings][: halvings + 1]
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    before, side = channels, size
+    for stage, width in enumerate(widths):
+        layers[f"conv{stage}"] = nn.Conv2d(before, width, 3, padding=1, bias=False)
+        if stage < halvings:  # before the norm: a quarter of the memory traffic, half the time on a CPU
+            layers[f"pool{stage}"] = nn.MaxPool2d(2)
+            side //= 2
+        layers[f"norm{stage}"] = nn.BatchNorm2d(width)
+        layers[f"act{stage}"] = nn.ReLU(inplace=True)
+        before = width
+    layers["flatten"] = nn.Flatten()
+    layers["dropout"] = nn.Dropout(dropout)
+    layers["classifier"] = nn.Linear(before * side * side, classes)
+    return nn.Sequential(layers)
+
+
+def _timm_network(backbone: str, classes: int, channels: int, dropout: float, *, online: bool) -> nn.Module:
+    import timm
+
+    if backbone not in timm.list_models() and backbone not in timm.list_pretrained():
+        near = difflib.get_close_matches(backbone, [SMALL_CNN, *timm.list_models()], n=3)
+        raise ConfigurationError(
+            f"train.backbone {backbone!r} is neither {SMALL_CNN} nor a timm name; near it: {', '.join(near) or 'nothing'}"
+        )
+    network: nn.Module = timm.create_model(
+        backbone, pretrained=online, num_classes=classes, in_chans=channels, drop_rate=dropout
+    )
+    return network
+
+
+def _load_weights(network: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise ConfigurationError(f"train.pretrained {str(path)!r} is not none, timm or an existing file")
+    stored = torch.load(path, map_location="cpu", weights_only=True)
+    own = network.state_dict()
+    if not isinstance(stored, dict) or not all(isinstance(value, torch.Tensor) for value in stored.values()):
+        raise ConfigurationError(f"train.pretrained {path} holds no state dict (a mapping of names to tensors)")
+    if len(own.keys() & stored.keys()) < len(own) // 2 and len(own) == len(stored):
+        # The same architecture under other names, such as the packaged EfficientNet-Lite0: position identifies.
+        stored = dict(zip(own, stored.values(), strict=True))
+    fitting = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
+    if len(fitting) < 0.9 * len(own):
+        raise ConfigurationError(
+            f"train.pretrained {path}: only {len(fitting)} of the network's {len(own)} tensors fit; "
+            "it holds another architecture's weights"
+        )
+    network.load_state_dict(own | fitting)

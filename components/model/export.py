@@ -1,0 +1,98 @@
+"""From a trained network to the one file that scores: ONNX with scaling, normalisation and calibration inside."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from components.model.artifact import ModelSpec
+from components.model.inputs import Normalise
+from components.model.predictor import Predictor
+from components.model.training import predict_logits
+
+OPSET = 20
+
+
+class Scorer(nn.Module):
+    """Images (N, size, size, channels) uint8 to logits (N, K) and calibrated probabilities (N, K)."""
+
+    def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
+        super().__init__()
+        self.normalise = Normalise(spec.preprocess)
+        self.network = network
+        self.temperature = spec.temperature
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits and probabilities."""
+        logits = self.network(self.normalise(images))
+        return logits, torch.softmax(logits / self.temperature, dim=1)
+
+
+def to_onnx(network: nn.Module, spec: ModelSpec, path: Path) -> None:
+    """Write `network` to `path` as one self-contained ONNX file with a dynamic batch.
+
+    Input "images" (N, size, size, channels) uint8; outputs "logits" and "probabilities", both (N, K) float32.
+    """
+    import onnx
+
+    scorer = Scorer(network.cpu().to(memory_format=torch.contiguous_format), spec).eval()  # type: ignore[call-overload]
+    side, channels = spec.preprocess.size, spec.preprocess.channels
+    example = torch.zeros(2, side, side, channels, dtype=torch.uint8)  # one would fix the batch at one
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            scorer,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits", "probabilities"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise AssertionError("the exporter returns a program when it is given no file")
+    model = program.model_proto
+    # The exporter notes source lines of the machine it ran on; the same weights must give the same bytes anywhere.
+    for node in [
+        model,
+        *model.graph.node,
+        model.graph,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.value_info,
+    ]:
+        del node.metadata_props[:]
+    onnx.save_model(model, str(path), save_as_external_data=False)
+
+
+def parity(network: nn.Module, predictor: Predictor, images: NDArray[np.uint8]) -> float:
+    """Return the largest absolute difference between torch's and ONNX Runtime's logits on `images`."""
+    trained = predict_logits(network, images, predictor.spec.preprocess)
+    scored, _ = predictor.predict(images)
+    return float(np.abs(trained - scored).max())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress lines and its own deprecations out of the stage's output."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""What production looks like: sampling for annotators, accuracy from few labels, the trigger, drift and its page."""

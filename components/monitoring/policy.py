@@ -1,0 +1,262 @@
+"""The trigger: from the estimates of a window and the reference to a decision. Pure; judges a window exactly twice.
+
+First judgement, when the draw is answered: a class that breaches at `alpha_suspect` is a suspect and is given more
+labels. Second judgement, on the merged labels: a class that breaches at the alarm level, shared over the classes, is an
+alarm and asks for a retraining. Judging every day instead would raise false alarms several times as often.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.monitoring.accuracy import Estimates
+from components.monitoring.mix import MixChange, find_mix_change, reweighted_precision
+from components.monitoring.rates import Rates
+from components.monitoring.reference import Level, ReferenceLevel, reference_from, significantly_better
+from components.monitoring.retraining import schedule_due, should_retrain
+from components.monitoring.trigger import Rule, Suspicion, breach, plan_top_up, suspicions
+from components.params import Monitor
+from components.records import ClassAccuracy, ClassState, Decision, StratumCounts
+
+__all__ = [
+    "Judgement",
+    "ReferenceLevel",
+    "judge",
+    "reference_from",
+    "schedule_due",
+    "should_retrain",
+    "significantly_better",
+]
+
+Stage = Literal["first", "topped-up"]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """What one judgement of one segment of one window found.
+
+    classes: one entry a class, in the order of the class list. suspects: breaches at `alpha_suspect`, worst first.
+    alarms: breaches at the alarm level; empty at the first judgement unless it is final. top_up: (K, B) further tasks,
+    all zero unless the decision asks for labels. final: no further judgement of this window follows.
+    """
+
+    classes: tuple[ClassAccuracy, ...]
+    suspects: tuple[Suspicion, ...]
+    alarms: tuple[Suspicion, ...]
+    mix_change: MixChange | None
+    top_up: NDArray[np.int64]
+    final: bool
+    decision: Decision
+
+    @property
+    def alarmed(self) -> dict[str, tuple[Rule, ...]]:
+        """Return the alarmed classes by name, each with the rules that condemned it."""
+        rules: dict[str, tuple[Rule, ...]] = {}
+        for alarm in self.alarms:
+            rules[alarm.name] = (*rules.get(alarm.name, ()), alarm.rule)
+        return rules
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Comparison:
+    """One rule's two sides and its verdicts, per class (K,)."""
+
+    rule: Rule
+    now: Rates
+    before: Level
+    suspect: BoolArray
+    condemned: BoolArray
+    sufficient: BoolArray
+    alpha_suspect: float
+    alpha_alarm: float
+
+
+def judge(
+    estimates: Estimates, counts: StratumCounts, reference: ReferenceLevel | None, rules: Monitor, stage: Stage
+) -> Judgement:
+    """Return the judgement of `estimates`, made from `counts`, against `reference`.
+
+    `stage` is "first" when the draw is answered and "topped-up" when its top-up is. A first judgement whose suspects
+    have nothing left to draw is final at once. Without a reference nothing is decided, and the reason says so.
+    """
+    nothing = np.zeros_like(np.asarray(counts.population, dtype=np.int64))
+    if reference is None or estimates.labelled == 0:
+        return _undecided(estimates, reference, nothing)
+    known = reference.for_classes(estimates.classes)
+    mix_change = find_mix_change(estimates, known, rules)
+    comparisons = _compare(estimates, known, mix_change, rules)
+    suspects = _ranked(estimates, comparisons, alarm=False)
+    top_up = plan_top_up(counts, suspects, rules) if stage == "first" else nothing
+    final = stage == "topped-up" or not top_up.any()
+    alarms = _ranked(estimates, comparisons, alarm=True) if final else ()
+    classes = _class_results(estimates, known, comparisons, suspects=suspects, alarms=alarms, mix_change=mix_change)
+    return Judgement(
+        classes=classes,
+        suspects=suspects,
+        alarms=alarms,
+        mix_change=mix_change,
+        top_up=top_up,
+        final=final,
+        decision=_decide(
+            suspects,
+            alarms,
+            further=int(top_up.sum()),
+            final=final,
+            mix_change=mix_change,
+            evidence=_evidence(estimates, known, stage, rules),
+        ),
+    )
+
+
+def _compare(
+    estimates: Estimates, known: ReferenceLevel, mix_change: MixChange | None, rules: Monitor
+) -> tuple[_Comparison, ...]:
+    expected = reweighted_precision(known, estimates.mix) if mix_change else known.precision
+    classes = len(estimates.classes)
+    sides: tuple[tuple[Rule, Rates, Level, float], ...] = (
+        ("precision", estimates.precision, expected, rules.alpha_precision / classes),
+        ("recall", estimates.recall, known.recall, rules.alpha_recall / classes),
+    )
+    comparisons = []
+    for rule, now, before, alpha in sides:
+        enough = now.process_effective >= rules.min_effective_labels
+        if rule == "recall":
+            # A class hardly ever predicted can look precise to the formula on a single answer.
+            enough &= now.labels >= rules.min_effective_labels
+        else:
+            enough |= estimates.complete & (estimates.predicted > 0)
+        comparisons.append(
+            _Comparison(
+                rule=rule,
+                now=now,
+                before=before,
+                suspect=breach(now, before, rules, rules.alpha_suspect),
+                condemned=breach(now, before, rules, alpha) & enough,
+                sufficient=enough,
+                alpha_suspect=rules.alpha_suspect,
+                alpha_alarm=alpha,
+            )
+        )
+    return tuple(comparisons)
+
+
+def _ranked(estimates: Estimates, comparisons: Sequence[_Comparison], *, alarm: bool) -> tuple[Suspicion, ...]:
+    found: list[Suspicion] = []
+    for c in comparisons:
+        breached, alpha = (c.condemned, c.alpha_alarm) if alarm else (c.suspect, c.alpha_suspect)
+        found += suspicions(estimates.classes, c.rule, c.now, c.before, breached=breached, alpha=alpha)
+    return tuple(sorted(found, key=lambda s: (s.z, s.class_index, s.rule)))
+
+
+def _class_results(
+    estimates: Estimates,
+    known: ReferenceLevel,
+    comparisons: Sequence[_Comparison],
+    *,
+    suspects: Sequence[Suspicion],
+    alarms: Sequence[Suspicion],
+    mix_change: MixChange | None,
+) -> tuple[ClassAccuracy, ...]:
+    alarmed, suspected = _by_class(alarms), _by_class(suspects)
+    precision = comparisons[0]
+    moved = {name for name, _, _ in mix_change.moved} if mix_change else set()
+    results = []
+    for k, name in enumerate(estimates.classes):
+        reasons = [s.describe() for s in alarmed.get(k) or suspected.get(k, [])]
+        if name in moved and mix_change:
+            reasons.append(mix_change.describe())
+        state = _state(k, estimates, known, precision)
+        if k in alarmed:
+            state = ClassState.ALARM
+        elif k in suspected and state is not ClassState.INSUFFICIENT:
+            state = ClassState.SUSPECT
+        if state is ClassState.INSUFFICIENT:
+            reasons.append(f"worth {precision.now.process_effective[k]:.0f} independent labels, too few for an alarm")
+        results.append(_class_accuracy(estimates, k, state, reasons))
+    return tuple(results)
+
+
+def _state(k: int, estimates: Estimates, known: ReferenceLevel, precision: _Comparison) -> ClassState:
+    """Return the state of class `k` before suspects and alarms are entered."""
+    if not (np.isfinite(estimates.precision.value[k]) or np.isfinite(estimates.recall.value[k])):
+        return ClassState.NOT_MEASURABLE
+    if not (np.isfinite(known.precision.value[k]) or np.isfinite(known.recall.value[k])):
+        return ClassState.NO_REFERENCE
+    return ClassState.OK if precision.sufficient[k] else ClassState.INSUFFICIENT
+
+
+def _by_class(found: Sequence[Suspicion]) -> Mapping[int, list[Suspicion]]:
+    grouped: defaultdict[int, list[Suspicion]] = defaultdict(list)
+    for suspicion in found:
+        grouped[suspicion.class_index].append(suspicion)
+    return grouped
+
+
+def _class_accuracy(estimates: Estimates, k: int, state: ClassState, reasons: Sequence[str]) -> ClassAccuracy:
+    return ClassAccuracy(
+        name=estimates.classes[k],
+        predicted=int(estimates.predicted[k]),
+        labels=int(estimates.precision.labels[k]),
+        precision=estimates.precision.interval(k),
+        recall=estimates.recall.interval(k),
+        state=state,
+        reasons=tuple(reasons),
+    )
+
+
+def _undecided(estimates: Estimates, reference: ReferenceLevel | None, nothing: NDArray[np.int64]) -> Judgement:
+    if estimates.labelled == 0:
+        reason = "accuracy is not measurable: no settled labels for this window"
+    else:
+        reason = "no reference level yet: the first complete window sets it"
+    results = []
+    for k in range(len(estimates.classes)):
+        measured = np.isfinite(estimates.precision.value[k]) or np.isfinite(estimates.recall.value[k])
+        state = ClassState.NO_REFERENCE if measured and reference is None else ClassState.NOT_MEASURABLE
+        results.append(_class_accuracy(estimates, k, state, ()))
+    return Judgement(tuple(results), (), (), None, nothing, final=True, decision=Decision("none", reason=reason))
+
+
+def _decide(
+    suspects: Sequence[Suspicion],
+    alarms: Sequence[Suspicion],
+    *,
+    further: int,
+    final: bool,
+    mix_change: MixChange | None,
+    evidence: Mapping[str, Any],
+) -> Decision:
+    note = f"; {mix_change.describe()}" if mix_change else ""
+    found = {
+        **evidence,
+        "suspects": [[s.name, s.rule, s.value, s.reference, s.upper] for s in suspects],
+        "alarms": [[s.name, s.rule, s.value, s.reference, s.upper] for s in alarms],
+    }
+    if alarms:
+        reason = "accuracy fell: " + "; ".join(f"{s.name} {s.describe()}" for s in alarms) + note
+        return Decision("retrain", tuple(dict.fromkeys(s.name for s in alarms)), reason, found)
+    if not final:
+        named = tuple(dict.fromkeys(s.name for s in suspects))
+        return Decision("ask-labels", named, f"{further} more labels asked for {', '.join(named)}{note}", found)
+    if suspects:
+        named = tuple(dict.fromkeys(s.name for s in suspects))
+        return Decision("none", (), f"suspected but not shown on all labels: {', '.join(named)}{note}", found)
+    return Decision("none", (), f"no class is shown to have fallen{note}", found)
+
+
+def _evidence(estimates: Estimates, known: ReferenceLevel, stage: Stage, rules: Monitor) -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "labels": estimates.labelled,
+        "drawn": estimates.drawn,
+        "reference_window": known.window,
+        "reference_labels": known.labels,
+        "rules": rules.model_dump(),
+    }

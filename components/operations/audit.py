@@ -1,0 +1,41 @@
+"""The label audit of the current dataset version, outside a retraining."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from components.data.versions import WorkspaceClone, latest_dataset
+from components.errors import RefusedError
+from components.operations.ingestion import dataset_paths
+from components.operations.services import Services
+from components.params import load_params
+from components.store import ledger
+
+
+def commit_audit(clone: WorkspaceClone, *, before: bool) -> None:
+    """Bring the dataset into the clone before the stage runs; publish the stage's result after it."""
+    if before:
+        clone.pull(*dataset_paths(load_params(clone.root / "params.yaml")))
+        if latest_dataset(clone.root) is None:
+            raise RefusedError("there is no data to audit yet; bring images in with `perennial ingest SOURCE`")
+        return
+    clone.commit(f"Audit {latest_dataset(clone.root)}")
+    clone.publish()
+
+
+def audit_summary(services: Services, clone: WorkspaceClone, *, limit: int, now: datetime) -> dict[str, Any]:
+    """Return the audit's metrics and its `limit` worst suspects, and note the audit in the ledger."""
+    folder = clone.root / load_params(clone.root / "params.yaml").paths.audit
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    rows = pq.read_table(folder / "suspects.parquet").to_pylist()
+    worst = sorted((row for row in rows if row["suspect"]), key=lambda row: (row["score"], row["image_id"]))
+    version = latest_dataset(clone.root)
+    ledger.record(
+        services.database, kind="audit", actor="audit", action="none", now=now, evidence=metrics,
+        reason=f"{len(worst)} label suspects in {version}",
+    )  # fmt: skip
+    return {"dataset_version": version, "metrics": metrics, "suspects": worst[:limit]}

@@ -1,0 +1,122 @@
+"""A trained candidate: registered with everything that made it, then judged against the champion on the same images."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.data.manifest import Manifest
+from components.evaluation.gate import CandidateResults, judge_candidate
+from components.model.artifact import read_spec
+from components.model.calibration import expected_calibration_error
+from components.model.predictor import Predictor
+from components.operations.comparison import clone_reader, held_out, in_class_list, probabilities
+from components.operations.models import load_predictor
+from components.operations.renewal import Attempt, stage_metrics
+from components.operations.services import Services
+from components.params import load_params
+from components.records import ModelVersion
+from components.registry.artifacts import artifact_sha256
+from components.registry.card import model_card
+from components.store import champions
+
+
+def register(
+    services: Services, clone: Path, attempt: Attempt, *, run_id: str, dataset: str, commit: str, now: datetime
+) -> int:
+    """Return the candidate's version, in MLflow and in our own table; a repeated call finds the one made before."""
+    params = load_params(clone / "params.yaml")
+    export = clone / params.paths.export
+    spec = read_spec(export)
+    metrics = stage_metrics(clone, params)
+    registry = services.registry
+    registry.log_artifacts(run_id, clone / params.paths.evaluation, "evaluation")
+    registry.log_artifacts(run_id, clone / params.paths.audit, "audit")
+    facts = {"dataset_version": dataset, "git_commit": commit, "cause": attempt.cause, "reason": attempt.reason}
+    version = registry.register(
+        export, run_id=run_id, tags=facts, metrics=_headline(metrics["evaluation"]),
+        card_markdown=model_card(spec, metrics["evaluation"], facts=facts, verdict=None), classes=spec.classes,
+    )  # fmt: skip
+    registry.end_run(run_id)
+    champions.register_model(
+        services.database,
+        ModelVersion(
+            version=version,
+            run_id=run_id,
+            dataset_version=dataset,
+            git_commit=commit,
+            classes=spec.classes,
+            artifact_sha256=artifact_sha256(export),
+            preprocess_sha256=spec.preprocess.digest(),
+            state="candidate",
+            created_at=now,
+            metrics={"evaluation": _headline(metrics["evaluation"]), "cause": attempt.cause, "reason": attempt.reason},
+        ),
+    )
+    return version
+
+
+def judge(services: Services, clone: Path, attempt: Attempt, version: int) -> dict[str, Any]:
+    """Return the gate's verdict on a registered candidate, noted in our table, in MLflow and on its card."""
+    params = load_params(clone / "params.yaml")
+    export = clone / params.paths.export
+    metrics = stage_metrics(clone, params)
+    images = held_out(Manifest.read(clone / params.paths.manifest), params.data.golden_windows)
+    reader, batch = clone_reader(clone, params), params.evaluate.batch_size
+    candidate = Predictor(export)
+    classes = candidate.spec.classes
+    labels = np.array([classes.index(name) for name in images.labels], np.int64)
+    found = probabilities(candidate, images.rows, reader, services.limits, batch)
+    results = CandidateResults(
+        classes=classes,
+        labels=labels,
+        predicted=found.argmax(axis=1).astype(np.int64),
+        ece=float(expected_calibration_error(found, labels, params.evaluate.ece_bins)),
+        parity_ok=bool(metrics["export"].get("parity_ok", False)),
+    )
+    current = champions.champion(services.database)
+    champion = None
+    if current is not None:
+        serving = load_predictor(services, current)
+        theirs = probabilities(serving, images.rows, reader, services.limits, batch)
+        aligned = in_class_list(theirs, serving.spec.classes, classes)
+        champion = CandidateResults(serving.spec.classes, labels, aligned.argmax(axis=1).astype(np.int64))
+    verdict = judge_candidate(
+        results, champion, alarmed=attempt.alarmed, rules=params.gate, champion_expected=current is not None
+    ).as_json()
+    verdict["images"] = {"validation": int((~images.golden).sum()), "golden": int(images.golden.sum())}
+    verdict["against"] = current.version if current else None
+    _note(services, version, verdict, metrics["evaluation"])
+    return verdict
+
+
+def _note(services: Services, version: int, verdict: dict[str, Any], evaluation: dict[str, Any]) -> None:
+    champions.add_metrics(services.database, version, {"verdict": verdict})
+    registry, model = services.registry, champions.model(services.database, version)
+    registry.set_tags(version, {"gate": "passed" if verdict["passed"] else "refused", "gate_reason": verdict["reason"]})
+    facts = {
+        "dataset_version": model.dataset_version,
+        "git_commit": model.git_commit,
+        "cause": str(model.metrics.get("cause", "")),
+        "reason": str(model.metrics.get("reason", "")),
+    }
+    spec = load_predictor(services, model).spec
+    registry.set_card(version, model_card(spec, evaluation, facts=facts, verdict=verdict))
+
+
+def _headline(evaluation: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers a registry page shows first: those at the top of each split's report."""
+    found: dict[str, float] = {}
+    for split, report in evaluation.items():
+        if not isinstance(report, dict):
+            continue
+        for name in ("accuracy", "macro_f1", "ece_before", "ece", "images"):
+            value = report.get(name)
+            if isinstance(value, int | float):
+                found[f"{split}.{name}"] = float(value)
+            elif isinstance(value, dict) and "value" in value:
+                found[f"{split}.{name}"] = float(value["value"])
+    return found

@@ -1,0 +1,83 @@
+"""Compare a segment with its model's frozen drift reference, and draw the page people open."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.monitoring.drift import findings, undecided
+from components.operations.services import Services
+from components.operations.windows import closing_obstacle
+from components.records import IMAGE_STATISTICS, DriftFinding, Window
+from components.store import monitoring, predictions
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("confidence", *IMAGE_STATISTICS)
+Counts = NDArray[np.int64]
+
+
+def watch_drift(
+    services: Services, window: Window, segment: predictions.Segment, *, now: datetime
+) -> list[DriftFinding]:
+    """Return the finding of each column and save them; the first closed window of a first model becomes its reference."""
+    database, version = services.database, segment.model_version
+    reference = monitoring.drift_reference(database, version)
+    closed = closing_obstacle(services, window, now) is None
+    if reference is None:
+        if closed:
+            set_reference_from_window(services, window, segment, now=now)
+        state = "no drift reference yet" + (f"; window {window.name} is it from now on" if closed else "")
+        return [undecided(column, state) for column in ("predicted", *COLUMNS)]
+    columns: dict[str, tuple[Counts, Counts]] = {
+        "predicted": (
+            np.asarray(reference.payload["predicted"], np.int64),
+            monitoring.class_counts(database, window, version),
+        )
+    }
+    for column, known in reference.payload["columns"].items():
+        counts = monitoring.histogram(database, window, version, column, known["edges"])
+        columns[column] = (np.asarray(known["counts"], np.int64), counts)
+    found = findings(columns, services.workspace.params.monitor)
+    monitoring.save_findings(database, window, version, found, now=now)
+    if closed and reference.window != window.name:
+        draw_page(services, window, version, reference.window, found)
+    return found
+
+
+def set_reference_from_window(
+    services: Services, window: Window, segment: predictions.Segment, *, now: datetime
+) -> None:
+    """Freeze a closed window of the model's own predictions as its drift reference."""
+    database, version = services.database, segment.model_version
+    bins = services.workspace.params.monitor.drift_bins
+    columns: dict[str, Any] = {}
+    for column in COLUMNS:
+        edges = monitoring.quantile_edges(database, window, version, column, bins)
+        counts = monitoring.histogram(database, window, version, column, edges)
+        columns[column] = {"edges": list(edges), "counts": counts.tolist()}
+    payload = {"predicted": monitoring.class_counts(database, window, version).tolist(), "columns": columns}
+    monitoring.set_drift_reference(database, version, window.name, payload, now=now)
+
+
+def draw_page(
+    services: Services, window: Window, version: int, reference_window: str, found: list[DriftFinding]
+) -> None:
+    """Write Evidently's page of a closed window, once, from bounded samples of the two windows."""
+    target = services.workspace.reports / f"{window.name}-v{version}.html"
+    if target.is_file():
+        return
+    from components.monitoring.page import write_page
+
+    rows = services.workspace.params.monitor.report_rows
+    reference = monitoring.sample_rows(services.database, Window.parse(reference_window), None, rows)
+    current = monitoring.sample_rows(services.database, window, version, rows)
+    if len(reference["predicted"]) == 0 or len(current["predicted"]) == 0:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    title = f"Window {window.name}, model {version}, against {reference_window}"
+    write_page(reference, current, target, title=title, findings=found)

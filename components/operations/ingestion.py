@@ -1,0 +1,79 @@
+"""Bring images in: source → checks → split → shards and manifest → a tagged, pushed dataset version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from components.data.ingest import ingest
+from components.data.sources import SourceItem, open_source
+from components.data.versions import WorkspaceClone, fast_forward, latest_dataset, working_clone
+from components.operations.services import Services
+from components.operations.workspace import PACKAGE, template_folder
+from components.params import Params, load_params
+from components.store.ledger import record
+
+LOCK = "workspace"
+LOCK_WAIT_SECONDS = 1800.0
+
+
+@contextmanager
+def exclusive_clone(services: Services, name: str) -> Iterator[WorkspaceClone]:
+    """Yield a fresh clone of the workspace under its one lock; the visible folder follows when the block succeeds.
+
+    Raises BusyError if another flow holds the lock for longer than half an hour.
+    """
+    workspace = services.workspace
+    with services.database.advisory_lock(LOCK, LOCK_WAIT_SECONDS):
+        with working_clone(origin=workspace.origin, state=workspace.state, name=name) as clone:
+            yield clone
+        fast_forward(workspace.root)
+
+
+def dataset_paths(params: Params) -> tuple[str, str]:
+    """Return the versioned paths of a dataset: the shards' folder and the manifest."""
+    return params.paths.images, params.paths.manifest
+
+
+def ingest_source(services: Services, spec: str, *, add_classes: Sequence[str], now: datetime) -> dict[str, Any]:
+    """Ingest the source `spec` and return the report with its new dataset version (None where nothing changed).
+
+    Raises ConfigurationError for an unknown source or class; then nothing was changed.
+    """
+    items = open_source(spec, limits=services.limits, cache=services.workspace.state / "cache")
+    return ingest_items(services, items, source=spec, add_classes=add_classes, now=now)
+
+
+def ingest_items(
+    services: Services, items: Iterable[SourceItem], *, source: str, add_classes: Sequence[str] = (), now: datetime
+) -> dict[str, Any]:
+    """Ingest `items` as one dataset version; the report is as of `ingest_source`."""
+    with exclusive_clone(services, "ingest") as clone:
+        params = load_params(clone.root / "params.yaml")
+        paths = dataset_paths(params)
+        clone.pull(*paths)
+        report = ingest(items, root=clone.root, params=params, source=source, add_classes=add_classes)
+        version = None
+        if report.changed:
+            version = clone.commit_dataset(paths, f"Ingest {report.added} images from {Path(source).name}", now)
+            clone.publish()
+    result = {**report.as_json(), "dataset_version": version}
+    record(
+        services.database, kind="ingest", actor="ingest", action="added" if version else "none", now=now,
+        reason=f"{report.added} images from {source}" if version else f"nothing new in {source}",
+        evidence={key: value for key, value in result.items() if key != "set_aside"},
+    )  # fmt: skip
+    return result
+
+
+def current_dataset(services: Services) -> str | None:
+    """Return the newest dataset version that the visible folder knows, or None before the first ingest."""
+    return latest_dataset(services.workspace.root)
+
+
+def code_lock_sources() -> tuple[Path, Path]:
+    """Return the package and the constraints file that code.lock is a hash of."""
+    return PACKAGE, template_folder() / "constraints.txt"

@@ -1,0 +1,171 @@
+"""Watch one window: roll up, estimate, test drift, judge at most twice, and act on the judgement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from components.monitoring.accuracy import Estimates, estimate
+from components.monitoring.policy import Judgement, ReferenceLevel, judge, reference_from, significantly_better
+from components.operations import reactions
+from components.operations.drift_watch import watch_drift
+from components.operations.services import Services
+from components.operations.windows import closing_obstacle, latest_closed
+from components.records import ClassAccuracy, ClassState, Decision, StratumCounts, Window, require_utc
+from components.store import labelling, ledger, monitoring, predictions
+
+LOCK_WAIT_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One segment under judgement: a window's predictions of one model, their counts and estimates."""
+
+    window: Window
+    segment: predictions.Segment
+    counts: StratumCounts
+    estimates: Estimates
+
+
+def monitor_window(services: Services, window_name: str | None, *, now: datetime) -> list[dict[str, Any]]:
+    """Return what is found in each segment of a window (default: the latest that can be closed), and act on it.
+
+    Two monitors of one window take turns, so the second finds the first one's judgement and changes nothing.
+    """
+    now = require_utc(now)
+    window = Window.parse(window_name) if window_name else latest_closed(services, now)
+    with services.database.advisory_lock(f"monitor:{window.name}", LOCK_WAIT_SECONDS):
+        monitoring.rollup(services.database, window)
+        return [
+            _monitor_segment(services, window, segment, now)
+            for segment in predictions.segments(services.database, window)
+        ]
+
+
+def _monitor_segment(services: Services, window: Window, segment: predictions.Segment, now: datetime) -> dict[str, Any]:
+    counts = labelling.counts(services.database, window, segment.model_version)
+    watched = Watched(window, segment, counts, estimate(counts))
+    drift = watch_drift(services, window, segment, now=now)
+    classes, decision = _judge(services, watched, now)
+    monitoring.save_estimates(services.database, window, segment.model_version, [c.as_json() for c in classes], now=now)
+    if any(finding.drifted for finding in drift):
+        reactions.on_drift(services, watched.window, segment.model_version, drift, now=now)
+    return {
+        "window": window.name,
+        "model_version": segment.model_version,
+        "predictions": segment.predictions,
+        "labels": int(counts.labelled.sum()),
+        "overall": watched.estimates.accuracy.as_json() if watched.estimates.accuracy else None,
+        "calibration_error": watched.estimates.calibration_error,
+        "classes": [c.as_json() for c in classes],
+        "drift": [finding.as_json() for finding in drift],
+        "decision": decision.as_json(),
+    }
+
+
+def _judge(services: Services, watched: Watched, now: datetime) -> tuple[tuple[ClassAccuracy, ...], Decision]:
+    """Judge if a judgement is due, act on it once, and return the classes with the decision in force."""
+    window, version = watched.window, watched.segment.model_version
+    reference = monitoring.reference_level(services.database)
+    level = ReferenceLevel.from_json(reference.level) if reference else None
+    rules = services.workspace.params.monitor
+    recorded = monitoring.judgements(services.database, window, version)
+    if recorded and recorded[-1].payload["final"]:
+        last = recorded[-1]
+        reactions.complete(services, window, version, last.payload, now=now)  # a crash may have cut it short
+        return _as_recorded(judge(watched.estimates, watched.counts, level, rules, "topped-up"), last.payload)
+    stage = "topped-up" if recorded else "first"
+    judgement = judge(watched.estimates, watched.counts, level, rules, stage)
+    waiting = _not_due(services, watched, len(recorded) + 1, now)
+    if waiting:
+        return judgement.classes, Decision("none", reason=waiting)
+    if level is None:
+        return _set_reference(services, watched, judgement, now)
+    _record(services, watched, judgement, len(recorded) + 1, now)
+    if judgement.final and not judgement.suspects and significantly_better(watched.estimates, level, rules):
+        _replace_reference(services, watched, now)
+    return judgement.classes, judgement.decision
+
+
+def _not_due(services: Services, watched: Watched, round_no: int, now: datetime) -> str | None:
+    """Return why judgement number `round_no` is not due yet, or None when it is."""
+    obstacle = closing_obstacle(services, watched.window, now)
+    if obstacle is not None:
+        return obstacle
+    rules = services.workspace.params.labelling
+    response = labelling.response(services.database, watched.window, watched.segment.model_version, round_no)
+    if response is None:
+        return f"no sample drawn yet; `perennial label draw --window {watched.window.name}` draws it"
+    complete = response.answered >= rules.judge_at_response * response.drawn
+    old = now - response.drawn_at >= timedelta(days=rules.judge_after_days)
+    if complete or old:
+        return None
+    return f"waiting for answers: {response.answered} of {response.drawn} tasks of draw {round_no}"
+
+
+def _record(services: Services, watched: Watched, judgement: Judgement, round_no: int, now: datetime) -> None:
+    window, version = watched.window, watched.segment.model_version
+    payload = {
+        "final": judgement.final,
+        "decision": judgement.decision.as_json(),
+        "rules": {name: list(rules) for name, rules in judgement.alarmed.items()},
+        "states": {c.name: [str(c.state), list(c.reasons)] for c in judgement.classes},
+    }
+    if not judgement.final:
+        labelling.top_up(services.database, window, version, judgement.top_up, now=now)
+    monitoring.record_judgement(services.database, window, version, round_no, payload, now=now)
+    ledger.record(
+        services.database, kind="judgement", actor="monitor", action=judgement.decision.action, now=now,
+        reason=judgement.decision.reason, classes=judgement.decision.classes, window=window.name,
+        model_version=version, evidence=judgement.decision.evidence,
+    )  # fmt: skip
+    if judgement.final:
+        reactions.complete(services, window, version, payload, now=now)
+
+
+def _set_reference(
+    services: Services, watched: Watched, judgement: Judgement, now: datetime
+) -> tuple[tuple[ClassAccuracy, ...], Decision]:
+    if watched.estimates.labelled == 0:
+        return judgement.classes, judgement.decision
+    level = reference_from(watched.estimates, watched.window.name)
+    monitoring.set_reference_level(
+        services.database, watched.window, watched.segment.model_version, level.as_json(),
+        reason="the first complete window", now=now,
+    )  # fmt: skip
+    reason = f"window {watched.window.name} is the service's reference from now on ({level.labels} labels)"
+    decision = Decision("none", reason=reason)
+    payload = {"final": True, "decision": decision.as_json(), "rules": {}, "states": {}}
+    monitoring.record_judgement(services.database, watched.window, watched.segment.model_version, 1, payload, now=now)
+    ledger.record(
+        services.database, kind="reference", actor="monitor", action="set", reason=reason, now=now,
+        window=watched.window.name, model_version=watched.segment.model_version, evidence={"labels": level.labels},
+    )  # fmt: skip
+    return judgement.classes, decision
+
+
+def _replace_reference(services: Services, watched: Watched, now: datetime) -> None:
+    level = reference_from(watched.estimates, watched.window.name)
+    reason = f"window {watched.window.name} is significantly better than the reference before"
+    monitoring.set_reference_level(
+        services.database, watched.window, watched.segment.model_version, level.as_json(), reason=reason, now=now
+    )
+    ledger.record(
+        services.database, kind="reference", actor="monitor", action="replaced", reason=reason, now=now,
+        window=watched.window.name, model_version=watched.segment.model_version, evidence={"labels": level.labels},
+    )  # fmt: skip
+
+
+def _as_recorded(judgement: Judgement, payload: dict[str, Any]) -> tuple[tuple[ClassAccuracy, ...], Decision]:
+    """Return today's estimates (late labels count in them) under the states and the decision that were recorded."""
+    states = payload["states"]
+    classes = tuple(_with_state(c, states.get(c.name)) for c in judgement.classes)
+    decided = payload["decision"]
+    return classes, Decision(decided["action"], tuple(decided["classes"]), decided["reason"])
+
+
+def _with_state(found: ClassAccuracy, state: list[Any] | None) -> ClassAccuracy:
+    if state is None:
+        return found
+    return replace(found, state=ClassState(state[0]), reasons=tuple(state[1]))

@@ -1,0 +1,122 @@
+"""People's answers: draw a closed window's sample, hand tasks out as files, take answers in."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.errors import ConfigurationError, RefusedError
+from components.labels.consensus import settle
+from components.labels.exchange import export_csv, export_label_studio, read_answers
+from components.monitoring.sampling import allocate, budget
+from components.operations.services import Services
+from components.operations.windows import closing_obstacle, latest_closed, require_closed
+from components.records import LabelAnswer, LabelTask, StratumCounts, Window
+from components.store import labelling, monitoring, predictions
+from components.store.ledger import record
+
+
+def draw_window(services: Services, window_name: str | None, *, now: datetime) -> dict[str, Any]:
+    """Close a window and draw each segment's accuracy sample; a drawn one stays as it is.
+
+    The first complete window of the service is drawn at `reference_factor` times the budget.
+    Raises RefusedError for a window that cannot be closed yet, with the reason.
+    """
+    rules = services.workspace.params.labelling
+    window = Window.parse(window_name) if window_name else latest_closed(services, now)
+    require_closed(services, window, now)
+    monitoring.rollup(services.database, window)
+    draws = []
+    for segment in predictions.segments(services.database, window):
+        reference = is_reference_window(services, window, segment.classes)
+        n = budget(segment.predictions, rules, reference=reference)
+
+        def sizes(counts: StratumCounts, n: int = n) -> NDArray[np.int64]:
+            return allocate(counts, n)
+
+        tasks = labelling.freeze_and_draw(
+            services.database, window, segment.model_version,
+            allocate=sizes, kind="reference" if reference else "regular", budget=n, now=now,
+        )  # fmt: skip
+        draws.append(
+            {
+                "model_version": segment.model_version,
+                "kind": "reference" if reference else "regular",
+                "predictions": segment.predictions,
+                "tasks": tasks,
+            }
+        )
+    result = {"window": window.name, "draws": draws}
+    record(
+        services.database, kind="draw", actor="label", action="drawn", now=now, window=window.name, evidence=result,
+        reason=f"{sum(d['tasks'] for d in draws)} tasks from {sum(d['predictions'] for d in draws)} predictions",
+    )  # fmt: skip
+    return result
+
+
+def is_reference_window(services: Services, window: Window, classes: tuple[str, ...]) -> bool:
+    """Return whether this window is to become the service's reference level for this class list."""
+    level = monitoring.reference_level(services.database, classes)
+    return level is None or level.window == window.name
+
+
+def open_tasks(services: Services, queue: str, limit: int) -> dict[str, Any]:
+    """Return open tasks of a queue, without the model's answer, and how many there are in all."""
+    tasks = labelling.tasks(services.database, queue, limit=limit)
+    return {
+        "queue": queue,
+        "open": labelling.open_count(services.database, queue),
+        "tasks": [{"task_id": t.task_id, "window": t.window, "image_id": t.image_id} for t in tasks],
+    }
+
+
+def export_tasks(services: Services, file: Path, *, queue: str, form: str, images: Path | None) -> dict[str, Any]:
+    """Write every open task of `queue` to `file`; `images`: a folder that gets the pictures, named by their id."""
+    tasks = labelling.tasks(services.database, queue, limit=None)
+    if not tasks:
+        raise RefusedError(f"the {queue} queue has no open task; draw with `perennial label draw`")
+    if images is not None:
+        _write_images(services, tasks, images)
+
+    def image_url(task: LabelTask) -> str:
+        return (images / task.image_id).as_posix() if images is not None else task.image_id
+
+    if form == "csv":
+        export_csv(tasks, file, image_url)
+    elif form == "label-studio":
+        export_label_studio(tasks, file, image_url)
+    else:
+        raise ConfigurationError(f"format {form!r} is unknown; use csv or label-studio")
+    return {"file": str(file), "queue": queue, "tasks": len(tasks)}
+
+
+def _write_images(services: Services, tasks: list[LabelTask], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    store = services.images
+    for place in labelling.places(services.database, [task.task_id for task in tasks]):
+        (folder / place.image_id).write_bytes(store.get(place.shard, place.row, place.image_id))
+
+
+def import_answers(services: Services, file: Path, *, now: datetime) -> dict[str, int]:
+    """Take in the answers of a CSV or Label Studio file; nothing is stored if one row is malformed."""
+    return take_answers(services, read_answers(file), now=now)
+
+
+def take_answers(services: Services, answers: list[LabelAnswer], *, now: datetime) -> dict[str, int]:
+    """Store answers (a repeated one has one effect) and settle the tasks they complete."""
+    wanted = services.workspace.params.labelling.answers_per_task
+    return labelling.record_answers(services.database, answers, now=now, settle=partial(settle, wanted=wanted))
+
+
+def draw_closed_windows(services: Services, *, now: datetime) -> list[str]:
+    """Draw every window that can be closed and has an undrawn or unjudged segment; return those still to be judged."""
+    waiting = monitoring.windows_to_judge(services.database, services.workspace.params.monitor.window)
+    closed = [name for name in waiting if closing_obstacle(services, Window.parse(name), now) is None]
+    for name in closed:
+        draw_window(services, name, now=now)
+    return closed

@@ -1,0 +1,219 @@
+"""A retraining, step by step: begin, collect labels, commit, register, judge, promote or keep, end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from components.alerts.message import failure_alert, kept_champion_alert, recovered_alert
+from components.data.code_lock import write_code_lock
+from components.data.ingest import ingest
+from components.data.sources import SourceItem
+from components.data.versions import WorkspaceClone, latest_dataset
+from components.errors import PerennialError, RefusedError
+from components.monitoring.retraining import Cause
+from components.operations.alerting import recover, send
+from components.operations.ingestion import code_lock_sources, dataset_paths
+from components.operations.promotion import promote
+from components.operations.services import Services
+from components.operations.worth import ask_worth_it
+from components.params import Params, load_params
+from components.records import GateVerdict
+from components.store import champions, labelling, ledger, requests
+
+LEASE_MINUTES = 120.0
+RETRAINING = "retraining"
+METRIC_FILES = ("audit", "model", "evaluation", "export")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at one retrain request. classes: the alarmed ones, each with the rules that condemned it."""
+
+    request: int
+    number: int
+    cause: Cause
+    reason: str
+    alarmed: dict[str, list[str]]
+
+    @property
+    def key(self) -> str:
+        """Return the name under which a repeated step finds what it did before."""
+        return f"request-{self.request}-attempt-{self.number}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads back, for handing on between tasks."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Attempt:
+        """Return the attempt that `as_json` wrote."""
+        return cls(**content)
+
+
+def begin(services: Services, *, cause: Cause, reason: str, force: bool, actor: str, now: datetime) -> Attempt:
+    """Claim the open request, or make one of our own, and return the attempt.
+
+    Raises RefusedError, written to the ledger, where it is not worth it.
+    """
+    waiting = requests.current_request(services.database)
+    if waiting is not None and cause == "schedule":
+        cause = waiting.evidence.get("cause", cause)
+    ask_worth_it(services, cause=cause, reason=reason, force=force, actor=actor, now=now)
+    requests.open_request(services.database, reason=reason, classes=(), window=None, evidence={"cause": cause}, now=now)
+    claimed = requests.claim_request(services.database, now=now, lease_minutes=LEASE_MINUTES, worker=actor)
+    if claimed is None:
+        raise RefusedError("another retraining is under way")
+    rules = claimed.evidence.get("rules", {})
+    return Attempt(
+        request=claimed.id,
+        number=claimed.attempts,
+        cause=claimed.evidence.get("cause", cause),
+        reason=claimed.reason,
+        alarmed={name: rules.get(name, ["precision"]) for name in claimed.classes},
+    )
+
+
+@contextmanager
+def finishing(services: Services, attempt: Attempt, *, now: datetime) -> Iterator[None]:
+    """End the attempt as failed, with an alert, if the block raises; the champion stays and a later one may try again."""
+    try:
+        yield
+    except PerennialError as error:
+        requests.finish_request(services.database, attempt.request, outcome="failed", detail=str(error), now=now)
+        ledger.record(
+            services.database, kind="retrain", actor="retrain", action="failed", reason=str(error),
+            evidence={"request": attempt.request}, now=now,
+        )  # fmt: skip
+        send(services, failure_alert(RETRAINING, str(error)), now=now)
+        raise
+
+
+def collect_labels(services: Services, clone: WorkspaceClone, attempt: Attempt, *, now: datetime) -> str:
+    """Bring settled labels into the dataset and return the dataset version to train on.
+
+    Groups that the hash puts into the golden set never train; in alarmed classes that is a larger share.
+    """
+    params = load_params(clone.root / "params.yaml")
+    paths = dataset_paths(params)
+    clone.pull(*paths)
+    settled = labelling.settled_labels(services.database)
+    if settled:
+        report = ingest(
+            _as_items(services, settled), root=clone.root, params=params, source="production",
+            alarmed_classes=tuple(attempt.alarmed), production=True,
+        )  # fmt: skip
+        if report.changed:
+            message = f"Add {report.added} labelled predictions, correct {report.corrected}"
+            version = clone.commit_dataset(paths, message, now)
+            clone.publish()
+        labelling.mark_exported(services.database, [s.task_id for s in settled], latest_dataset(clone.root))
+        if report.changed:
+            return version
+    found = latest_dataset(clone.root)
+    if found is None:
+        raise RefusedError("there is no data yet; bring images in with `perennial ingest SOURCE`")
+    return found
+
+
+def _as_items(services: Services, settled: Sequence[labelling.SettledLabel]) -> Iterator[SourceItem]:
+    store = services.images
+    for label in settled:
+        yield SourceItem(
+            name=f"{label.window}/{label.image_id}",
+            content=store.get(label.shard, label.row, label.image_id),
+            label=label.answer,
+            captured_at=label.captured_at,
+            label_origin="consensus",
+            labelled_by=",".join(label.annotators),
+            window=label.window,
+            model_version=label.model_version,
+        )
+
+
+def prepare_stages(clone: WorkspaceClone) -> None:
+    """Write code.lock, so that an upgrade of the code is a reason for a stage to run."""
+    package, constraints = code_lock_sources()
+    write_code_lock(clone.root / "code.lock", package, constraints)
+
+
+def start_run(services: Services, attempt: Attempt, dataset_version: str, clone: WorkspaceClone) -> str:
+    """Return the MLflow run of this attempt; a repeated step finds the same one."""
+    run = services.registry.start_run(
+        {"dataset_version": dataset_version, "cause": attempt.cause, "reason": attempt.reason},
+        key=attempt.key, run_name=attempt.key,
+    )  # fmt: skip
+    services.registry.log_params(run, load_params(clone.root / "params.yaml").model_dump(mode="json"))
+    return run
+
+
+@contextmanager
+def following_metrics(services: Services, run_id: str, clone_root: Path) -> Iterator[None]:
+    """Pass the metrics that training writes on to MLflow while the block runs."""
+    params = load_params(clone_root / "params.yaml")
+    stop = Event()
+    follower = Thread(
+        target=services.registry.tail_metrics,
+        args=(run_id, clone_root / params.paths.model / "metrics.jsonl", stop),
+        name="metrics",
+        daemon=True,
+    )
+    follower.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        follower.join(timeout=60)
+
+
+def commit_run(clone: WorkspaceClone, dataset_version: str) -> str:
+    """Commit dvc.lock and publish the model's files; return the commit that the registry version will name."""
+    commit = clone.commit(f"Train on {dataset_version}")
+    clone.publish()
+    return commit
+
+
+def stage_metrics(root: Path, params: Params) -> dict[str, dict[str, Any]]:
+    """Return each stage's metrics.json by its section name."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in METRIC_FILES:
+        path = root / getattr(params.paths, name) / "metrics.json"
+        found[name] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
+
+
+def settle(services: Services, attempt: Attempt, version: int, verdict: dict[str, Any], *, now: datetime) -> bool:
+    """Promote the candidate if its gate passed, else keep the champion; end the request; return whether promoted."""
+    if not verdict["passed"]:
+        _keep(services, attempt, version, verdict, now)
+        return False
+    promote(services, version, actor="retrain", reason=attempt.reason, now=now)
+    requests.finish_request(
+        services.database, attempt.request, outcome="done", detail=f"version {version} was promoted", now=now
+    )
+    failed = failure_alert(RETRAINING, "")
+    recover(services, failed.key, recovered_alert(failed.title, failed.key), now=now)
+    return True
+
+
+def _keep(services: Services, attempt: Attempt, version: int, verdict: dict[str, Any], now: datetime) -> None:
+    ledger.record(
+        services.database, kind="gate", actor="retrain", action="kept", reason=verdict["reason"], now=now,
+        model_version=version, classes=tuple(attempt.alarmed), evidence=verdict,
+    )  # fmt: skip
+    requests.finish_request(
+        services.database,
+        attempt.request,
+        outcome="unhelpful",
+        detail=f"version {version}: {verdict['reason']}",
+        now=now,
+    )
+    current = champions.champion(services.database)
+    told = GateVerdict.from_json(verdict)
+    send(services, kept_champion_alert(current.version if current else None, version, told), now=now)

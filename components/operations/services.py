@@ -1,0 +1,106 @@
+"""The services a workspace stands on: embedded by default, each replaceable by one environment variable."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.data.decode import ImageLimits
+from components.operations.workspace import Workspace, open_workspace
+from components.registry.mlflow_registry import Registry
+from components.scoring.images import ImageStore
+from components.settings import Settings
+from components.store.database import Database
+from components.store.embedded import EmbeddedPostgres
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """An opened workspace with its database migrated, its image store and the address of its registry."""
+
+    workspace: Workspace
+    database: Database
+    tracking_uri: str
+
+    @property
+    def images(self) -> ImageStore:
+        """Return the store of scored images' pixels."""
+        return ImageStore(self.workspace.image_store_url)
+
+    @property
+    def registry(self) -> Registry:
+        """Return the model registry; MLflow is imported when it is first used."""
+        return Registry(self.tracking_uri, str(self.workspace.state / "mlflow"))
+
+    @property
+    def limits(self) -> ImageLimits:
+        """Return the limits that every image from outside must keep."""
+        return ImageLimits.of(self.workspace.params.data)
+
+
+def service_urls(workspace: Workspace) -> dict[str, str]:
+    """Return the URL of each service without starting anything; an embedded one says where it would be."""
+    settings, embedded = workspace.settings, EmbeddedPostgres(workspace.state)
+    return {
+        "database_url": settings.database_url or embedded.url("perennial"),
+        "mlflow_tracking_uri": settings.mlflow_tracking_uri or embedded.url("mlflow"),
+        "prefect_api_url": prefect_api_url(workspace) or "",
+        "workspace_git_url": workspace.origin,
+        "image_store_url": workspace.image_store_url,
+    }
+
+
+def prefect_api_url(workspace: Workspace) -> str | None:
+    """Return the Prefect API in use: the environment's, that of a running `perennial up`, or None (each its own)."""
+    if workspace.settings.prefect_api_url:
+        return workspace.settings.prefect_api_url
+    running = read_running_services(workspace.state)
+    return str(running["prefect_api_url"]) if running else None
+
+
+def read_running_services(state: Path) -> dict[str, Any] | None:
+    """Return what `perennial up` wrote while it runs, or None when it does not run (any more)."""
+    try:
+        content: dict[str, Any] = json.loads((state / "services.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return content if Path(f"/proc/{content.get('pid')}").exists() else None
+
+
+@contextmanager
+def open_services(root: Path, settings: Settings) -> Iterator[Services]:
+    """Yield the services of the workspace at `root`, started where they are embedded; connections close afterwards."""
+    workspace = open_workspace(root, settings)
+    embedded = EmbeddedPostgres(workspace.state)
+    if settings.database_url is None or settings.mlflow_tracking_uri is None:
+        embedded.start()
+    for name, url in (("perennial", settings.database_url), ("mlflow", settings.mlflow_tracking_uri)):
+        if url is None:
+            embedded.ensure_database(name)
+    database = Database(settings.database_url or embedded.url("perennial"))
+    try:
+        database.migrate()
+        yield Services(workspace, database, settings.mlflow_tracking_uri or embedded.url("mlflow"))
+    finally:
+        database.dispose()
+
+
+def stop_services(root: Path, settings: Settings) -> list[str]:
+    """Stop what is embedded and runs; return the names of what was stopped. Services moved out are not ours to stop."""
+    workspace = open_workspace(root, settings)
+    stopped = []
+    running = read_running_services(workspace.state)
+    if running is not None:
+        os.kill(int(running["pid"]), signal.SIGTERM)
+        stopped.append("prefect")
+    embedded = EmbeddedPostgres(workspace.state)
+    if embedded.running():
+        embedded.stop()
+        stopped.append("postgresql")
+    return stopped

@@ -1,0 +1,1 @@
+"""The model registry: runs, versions, aliases and files of models in MLflow, the one place that imports it."""

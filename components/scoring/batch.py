@@ -1,0 +1,209 @@
+"""Scoring one batch: decoding, inference and the caller's writing overlap; rows come out chunk by chunk."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.data.decode import ImageLimits, ImageRejected
+from components.data.source_item import printable
+from components.errors import DataError
+from components.model.predictor import energy
+from components.model.preprocess import prepare
+from components.records import IMAGE_STATISTICS, ScoredChunk, SetAside
+from components.scoring.images import ImageStore, shard_name
+from components.scoring.overlap import ordered_map, read_ahead
+from components.scoring.pieces import Piece, read_batch
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from components.data.source_item import SourceItem
+    from components.model.artifact import ModelSpec
+    from components.model.predictor import Predictor
+    from components.params import Score
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """One decoded piece: accepted images column by column, (n, size, size, channels) pixels, and the refused ones."""
+
+    chunk: int
+    item_no: tuple[int, ...]
+    name: tuple[str, ...]
+    image_id: tuple[str, ...]
+    content: tuple[bytes, ...]
+    pixels: NDArray[np.uint8]
+    statistics: NDArray[np.float32]
+    refused: tuple[SetAside, ...]
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Columns:
+    """What is known of a chunk so far, piece by piece."""
+
+    item_no: list[int] = field(default_factory=list)
+    name: list[str] = field(default_factory=list)
+    image_id: list[str] = field(default_factory=list)
+    logits: list[NDArray[np.float32]] = field(default_factory=list)
+    probabilities: list[NDArray[np.float32]] = field(default_factory=list)
+    statistics: list[NDArray[np.float32]] = field(default_factory=list)
+    refused: list[SetAside] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def score(
+    items: Iterable[SourceItem],
+    predictor: Predictor,
+    limits: ImageLimits,
+    *,
+    params: Score,
+    store: ImageStore,
+    batch_id: str,
+    month: date,
+    done: Collection[int] = frozenset(),
+    clock: Clock = time.perf_counter,
+) -> Generator[ScoredChunk | list[SetAside], None, None]:
+    """Yield a batch's predictions, one ScoredChunk per `params.chunk_rows` items, each after the list of its refusals.
+
+    An item's number is its place in `items`, whose order must be the same in every run; a chunk is all numbers with
+    the same `number // chunk_rows`, so a repeated run makes the same chunks and shards. Chunks wholly in `done` are
+    not decoded again. The accepted images lie in `store` before their chunk is yielded. `latency_ms` is the mean time
+    an image spent in decoding and inference. Close the generator (`contextlib.closing`) to stop its threads early.
+
+    Raises whatever `items` raises, and DataError where the model answers with NaN.
+    """
+    ahead = params.decode_threads + 1
+    stop = threading.Event()
+    pieces = read_batch(items, batch_size=params.batch_size, chunk_rows=params.chunk_rows, done=done)
+    decode_piece = partial(_prepare, spec=predictor.spec, limits=limits, clock=clock)
+    with ThreadPoolExecutor(params.decode_threads, thread_name_prefix="decode") as pool:
+        prepared = ordered_map(pool, decode_piece, read_ahead(pieces, ahead, "read"), ahead)
+        name_shard = partial(shard_name, month, batch_id)
+        chunks = _chunks(_until(stop, prepared), predictor, store, name_shard, clock)
+        # One chunk ahead: the next is inferred while the caller commits this one.
+        yield from read_ahead(chunks, 1, "infer", stop)
+
+
+class _StoppedError(Exception):
+    """The caller wants no more chunks; raised within a chunk so that its shard is not published in part."""
+
+
+def _until(stop: threading.Event, prepared: Generator[_Prepared, None, None]) -> Generator[_Prepared, None, None]:
+    with closing(prepared):
+        for piece in prepared:
+            if stop.is_set():
+                raise _StoppedError
+            yield piece
+
+
+def _chunks(
+    prepared: Generator[_Prepared, None, None],
+    predictor: Predictor,
+    store: ImageStore,
+    name_shard: Callable[[int], str],
+    clock: Clock,
+) -> Generator[ScoredChunk | list[SetAside], None, None]:
+    with closing(prepared):
+        for number, group in groupby(prepared, key=lambda piece: piece.chunk):
+            columns, shard = _Columns(), name_shard(number)
+            # The shard pulls its rows through inference, so that no more than a few pieces' bytes are in memory.
+            rows = _infer(group, predictor, columns, clock)
+            first = next(rows, None)
+            if first is not None:
+                store.put(shard, chain([first], rows))
+            if columns.refused:
+                yield columns.refused
+            if columns.item_no:
+                yield _chunk(columns, predictor.spec, shard)
+
+
+def _prepare(piece: Piece, spec: ModelSpec, limits: ImageLimits, clock: Clock) -> _Prepared:
+    started = clock()
+    accepted: list[tuple[int, SourceItem]] = []
+    pixels: list[NDArray[np.uint8]] = []
+    statistics: list[list[float]] = []
+    refused: list[SetAside] = []
+    for number, item in enumerate(piece.items, piece.first):
+        if item.problem is not None:
+            refused.append(SetAside(number, printable(item.name), item.problem, "its source could not hand it over"))
+            continue
+        try:
+            array, numbers = prepare(item.content, spec.preprocess, limits)
+        except ImageRejected as error:
+            refused.append(SetAside(number, printable(item.name), error.reason, error.detail))
+            continue
+        accepted.append((number, item))
+        pixels.append(array)
+        statistics.append([numbers[column] for column in IMAGE_STATISTICS])
+    shape = (len(pixels), spec.preprocess.size, spec.preprocess.size, spec.preprocess.channels)
+    return _Prepared(
+        chunk=piece.chunk,
+        item_no=tuple(number for number, _ in accepted),
+        name=tuple(printable(item.name) for _, item in accepted),
+        image_id=tuple(hashlib.sha256(item.content).hexdigest() for _, item in accepted),
+        content=tuple(item.content for _, item in accepted),
+        pixels=np.stack(pixels) if pixels else np.empty(shape, np.uint8),
+        statistics=np.asarray(statistics, np.float32).reshape(len(pixels), len(IMAGE_STATISTICS)),
+        refused=tuple(refused),
+        seconds=clock() - started,
+    )
+
+
+def _infer(
+    pieces: Iterable[_Prepared], predictor: Predictor, columns: _Columns, clock: Clock
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the (image_id, content) rows of a chunk, and add what the model says of them to `columns`."""
+    for piece in pieces:
+        columns.refused.extend(piece.refused)
+        if not piece.item_no:
+            continue
+        started = clock()
+        logits, probabilities = predictor.predict(piece.pixels)
+        columns.seconds += piece.seconds + clock() - started
+        columns.item_no.extend(piece.item_no)
+        columns.name.extend(piece.name)
+        columns.image_id.extend(piece.image_id)
+        columns.logits.append(logits)
+        columns.probabilities.append(probabilities)
+        columns.statistics.append(piece.statistics)
+        yield from zip(piece.image_id, piece.content, strict=True)
+
+
+def _chunk(columns: _Columns, spec: ModelSpec, shard: str) -> ScoredChunk:
+    probabilities = np.concatenate(columns.probabilities)
+    broken = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+    if len(broken):
+        raise DataError(
+            f"the model answers NaN for {columns.name[broken[0]]!r} and {len(broken) - 1} more of {shard}; "
+            "do not use this model: roll back, or retrain"
+        )
+    statistics = np.concatenate(columns.statistics)
+    confidence = probabilities.max(axis=1).astype(np.float32)
+    return ScoredChunk(
+        item_no=np.asarray(columns.item_no, np.int64),
+        image_id=tuple(columns.image_id),
+        name=tuple(columns.name),
+        predicted=probabilities.argmax(axis=1).astype(np.int16),
+        confidence=confidence,
+        probabilities=probabilities.astype(np.float16),
+        ood_score=energy(np.concatenate(columns.logits), spec.temperature),
+        statistics={column: statistics[:, place] for place, column in enumerate(IMAGE_STATISTICS)},
+        needs_review=confidence < spec.review_below,
+        latency_ms=1000 * columns.seconds / len(columns.item_no),
+        shard=shard,
+    )

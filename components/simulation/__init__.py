@@ -1,0 +1,1 @@
+"""A world with drift, planted label errors and simulated annotators, for demonstrations and tests of the loop."""

@@ -1,0 +1,1 @@
+"""Everything in PostgreSQL: predictions, labels, estimates, requests, the champion and the ledger."""

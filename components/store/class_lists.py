@@ -1,0 +1,33 @@
+"""Versioned class lists: every model, task and reference names one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.postgresql import insert
+
+from components.errors import DataError
+from components.store.tables import class_list
+
+
+def class_list_id(connection: Connection, classes: Sequence[str], now: datetime) -> int:
+    """Return the number of the class list with exactly these names in this order, stored if it is new.
+
+    Raises DataError for an empty list and for a name that is there twice.
+    """
+    names = list(classes)
+    if not names or len(set(names)) != len(names):
+        raise DataError(f"class list {names!r} is empty or names a class twice")
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+    row = {"classes": names, "digest": digest, "created_at": now}
+    connection.execute(insert(class_list).values(row).on_conflict_do_nothing())
+    return int(connection.scalars(select(class_list.c.id).where(class_list.c.digest == digest)).one())
+
+
+def classes_of(connection: Connection, number: int) -> tuple[str, ...]:
+    """Return the class names of a stored list, in their order."""
+    return tuple(connection.scalars(select(class_list.c.classes).where(class_list.c.id == number)).one())

@@ -1,0 +1,53 @@
+"""The append-only ledger: every trigger, refusal, promotion, rejection, rollback and override, with its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select
+
+from components.records import JsonObject, require_utc
+from components.store.database import Database, Store, within
+from components.store.tables import decision
+from components.store.values import clean_text
+
+
+def record(
+    store: Store,
+    *,
+    kind: str,
+    actor: str,
+    action: str,
+    reason: str,
+    evidence: JsonObject,
+    now: datetime,
+    window: str | None = None,
+    model_version: int | None = None,
+    classes: Sequence[str] = (),
+) -> int:
+    """Add one row and return its number. On a connection it commits or vanishes with the caller's transaction."""
+    row = {
+        "at": require_utc(now),
+        "kind": kind,
+        "actor": clean_text(actor),
+        "action": action,
+        "reason": clean_text(reason),
+        "evidence": dict(evidence),
+        "window_name": window,
+        "model_version": model_version,
+        "classes": [clean_text(name) for name in classes],
+    }
+    with within(store) as connection:
+        return int(connection.execute(insert(decision).values(row).returning(decision.c.id)).scalar_one())
+
+
+def history(db: Database, limit: int, kind: str | None = None) -> list[dict[str, Any]]:
+    """Return the newest rows, newest first, as dicts; `window` and `model_version` may be None."""
+    asked = select(decision).order_by(decision.c.id.desc()).limit(limit)
+    if kind is not None:
+        asked = asked.where(decision.c.kind == kind)
+    with db.transaction() as connection:
+        rows = connection.execute(asked).mappings().all()
+    return [{"window" if key == "window_name" else key: value for key, value in row.items()} for row in rows]

@@ -1,0 +1,1 @@
+"""The schema, step by step: Alembic revisions that are applied in one transaction."""

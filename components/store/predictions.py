@@ -1,0 +1,178 @@
+"""Writing predictions exactly once, and finding them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from sqlalchemy import Connection, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from components.errors import ConflictError, DataError
+from components.records import ScoredChunk
+from components.store.batches import (
+    Batch,
+    SeenFile,
+    Segment,
+    close_batch,
+    ensure_partition,
+    find_batch,
+    mark_seen,
+    open_batch,
+    open_batches,
+    segments,
+    unseen,
+    write_set_aside,
+    written,
+)
+from components.store.chunks import STAGED_COLUMNS, check_chunk, encode, uniform_of, uniforms_of
+from components.store.class_lists import classes_of
+from components.store.database import Database, copy_in
+from components.store.tables import batch as batch_table
+from components.store.tables import image_shard
+from components.store.tables import model_version as model_table
+
+__all__ = [
+    "Batch",
+    "ImagePlace",
+    "SeenFile",
+    "Segment",
+    "close_batch",
+    "ensure_partition",
+    "find_batch",
+    "locate_images",
+    "locate_tasks",
+    "mark_seen",
+    "open_batch",
+    "open_batches",
+    "segments",
+    "uniform_of",
+    "uniforms_of",
+    "unseen",
+    "write_chunk",
+    "write_set_aside",
+    "written",
+]
+
+_STAGE = """
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_prediction (
+    item_no integer, u double precision, shard_row integer, predicted smallint, conf_bin smallint,
+    confidence real, ood_score real, brightness real, contrast real, sharpness real, saturation real,
+    width real, height real, aspect real, bytes real, needs_review boolean, image_id text, name text,
+    top3_class smallint[], top3_confidence real[], probabilities bytea
+) ON COMMIT DELETE ROWS
+"""
+_COPY = "COPY staged_prediction (" + ", ".join(STAGED_COLUMNS) + ") FROM STDIN (FORMAT csv)"
+_MERGE = text(
+    """
+INSERT INTO prediction (
+    month, batch_number, model_version, shadow, shard_id, latency_ms,
+    item_no, u, shard_row, predicted, conf_bin, confidence, ood_score,
+    brightness, contrast, sharpness, saturation, width, height, aspect, bytes,
+    needs_review, image_id, name, top3_class, top3_confidence, probabilities
+)
+SELECT CAST(:month AS date), CAST(:batch_number AS bigint), CAST(:model_version AS integer),
+    CAST(:shadow AS boolean), CAST(:shard_id AS integer), CAST(:latency_ms AS real),
+    item_no, u, shard_row, predicted, conf_bin, confidence, ood_score,
+    brightness, contrast, sharpness, saturation, width, height, aspect, bytes,
+    needs_review, image_id, name, top3_class, top3_confidence, probabilities
+FROM staged_prediction
+ON CONFLICT DO NOTHING
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePlace:
+    """Where the image store keeps the pixels of one prediction."""
+
+    image_id: str
+    shard: str
+    row: int
+    scored_at: datetime
+
+
+def write_chunk(
+    db: Database, batch: Batch, chunk: ScoredChunk, shadow: bool = False, *, model_version: int | None = None
+) -> int:
+    """Store one chunk, whole or not at all, and return how many of its rows were new; 0 for a repeated delivery.
+
+    shadow: the rows are a challenger's, `model_version`, and belong to no population.
+    Raises DataError if the arrays disagree or leave their domains, ConflictError for new rows in a closed batch.
+    """
+    version = batch.model_version if model_version is None else model_version
+    if shadow == (version == batch.model_version):
+        raise DataError(f"batch {batch.id!r}: model {version} and shadow={shadow} contradict each other")
+    classes = batch.classes if not shadow else _classes_of_model(db, version)
+    check_chunk(chunk, items=batch.items, classes=len(classes))
+    encoded = encode(chunk, batch.id)
+    with db.transaction() as connection:
+        connection.execute(text(_STAGE))
+        copy_in(connection, _COPY, encoded)
+        values = {
+            "month": batch.month,
+            "batch_number": batch.number,
+            "model_version": version,
+            "shadow": shadow,
+            "shard_id": _shard_id(connection, chunk.shard),
+            "latency_ms": chunk.latency_ms,
+        }
+        new = connection.execute(_MERGE, values).rowcount
+        if new and not shadow:
+            _count(connection, batch, new)
+    return new
+
+
+def locate_images(db: Database, image_ids: Sequence[str], *, months: Iterable[date] = ()) -> dict[str, ImagePlace]:
+    """Return where the newest stored copy of each known image lies; reads whole months (all, where none is given)."""
+    asked = text(
+        "SELECT DISTINCT ON (p.image_id) p.image_id, s.name, p.shard_row, b.scored_at"
+        " FROM prediction p JOIN image_shard s ON s.id = p.shard_id JOIN batch b ON b.number = p.batch_number"
+        " WHERE p.image_id = ANY(:ids) AND (:any_month OR p.month = ANY(CAST(:months AS date[])))"
+        " ORDER BY p.image_id, b.scored_at DESC, p.item_no"
+    )
+    wanted = [month.replace(day=1) for month in months]
+    values = {"ids": list(image_ids), "months": wanted, "any_month": not wanted}
+    with db.transaction() as connection:
+        return {row[0]: ImagePlace(*row) for row in connection.execute(asked, values)}
+
+
+def locate_tasks(db: Database, task_ids: Sequence[int]) -> dict[int, ImagePlace]:
+    """Return where the image of each known label task lies."""
+    asked = text(
+        "SELECT t.id, t.image_id, s.name, t.shard_row, b.scored_at"
+        " FROM label_task t JOIN image_shard s ON s.id = t.shard_id JOIN batch b ON b.number = t.batch_number"
+        " WHERE t.id = ANY(:ids)"
+    )
+    with db.transaction() as connection:
+        return {row[0]: ImagePlace(*row[1:]) for row in connection.execute(asked, {"ids": list(task_ids)})}
+
+
+def _shard_id(connection: Connection, name: str) -> int:
+    found = select(image_shard.c.id).where(image_shard.c.name == name)
+    number = connection.execute(found).scalar_one_or_none()
+    if number is None:
+        connection.execute(insert(image_shard).values(name=name).on_conflict_do_nothing())
+        number = connection.execute(found).scalar_one()
+    return int(number)
+
+
+def _count(connection: Connection, batch: Batch, new: int) -> None:
+    # The batch's row is locked here, so that a draw, which reads closed batches only, never sees a moving one.
+    change = (
+        update(batch_table)
+        .where(batch_table.c.number == batch.number, batch_table.c.state == "open")
+        .values(rows=batch_table.c.rows + new)
+    )
+    if connection.execute(change).rowcount != 1:
+        raise ConflictError(f"batch {batch.id!r} is closed; {new} further rows are refused")
+
+
+def _classes_of_model(db: Database, version: int) -> tuple[str, ...]:
+    asked = select(model_table.c.class_list_id).where(model_table.c.version == version)
+    with db.transaction() as connection:
+        number = connection.execute(asked).scalar_one_or_none()
+        if number is None:
+            raise DataError(f"model version {version} is not registered; register it before scoring with it")
+        return classes_of(connection, number)

@@ -1,0 +1,196 @@
+"""Wishes for a retraining: one unfinished at a time, claimed under a lease that dies with its worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, func, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+
+from components.errors import ConflictError, IntegrityError
+from components.records import JsonObject, require_utc
+from components.store.database import Database, Store, within
+from components.store.tables import retrain_request
+from components.store.values import clean_text
+
+Outcome = Literal["done", "refused", "failed", "unhelpful"]
+
+_UNFINISHED = retrain_request.c.state.in_(("open", "claimed"))
+_UNFINISHED_LITERAL = text("state IN ('open', 'claimed')")
+_BEGUN = (retrain_request.c.started_at.is_not(None), retrain_request.c.state != "refused")
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainRequest:
+    """One row. `attempts` counts the claims; `started_at` is the newest."""
+
+    id: int
+    reason: str
+    classes: tuple[str, ...]
+    window: str | None
+    evidence: JsonObject
+    state: str
+    opened_at: datetime
+    claimed_by: str | None
+    started_at: datetime | None
+    lease_until: datetime | None
+    attempts: int
+    finished_at: datetime | None
+    detail: str | None
+
+
+def open_request(
+    store: Store,
+    *,
+    reason: str,
+    classes: Sequence[str],
+    window: str | None,
+    now: datetime,
+    evidence: JsonObject,
+) -> tuple[int, bool]:
+    """Return (number, True) of a new request, or (number, False) of the unfinished one that is there already.
+
+    In the transaction that records a judgement, both are stored or neither: a crash between them loses nothing.
+    """
+    row = {
+        "reason": clean_text(reason),
+        "classes": [clean_text(name) for name in classes],
+        "window_name": window,
+        "evidence": dict(evidence),
+        "state": "open",
+        "opened_at": require_utc(now),
+        "attempts": 0,
+    }
+    statement = (
+        insert(retrain_request)
+        .values(row)
+        .on_conflict_do_nothing(index_elements=[text("(true)")], index_where=_UNFINISHED_LITERAL)
+        .returning(retrain_request.c.id)
+    )
+    with within(store) as connection:
+        for _ in range(_TRIES):
+            made = connection.execute(statement).scalar_one_or_none()
+            if made is not None:
+                return int(made), True
+            # The other one may have been finished since the insert looked; then ours is welcome after all.
+            found = connection.execute(select(retrain_request.c.id).where(_UNFINISHED)).scalar_one_or_none()
+            if found is not None:
+                return int(found), False
+    raise IntegrityError("retraining requests come and go faster than one can be opened; try again")
+
+
+def claim_request(db: Database, now: datetime, lease_minutes: float, worker: str) -> RetrainRequest | None:
+    """Return the request this worker may now serve, or None. One whose lease ran out is given again."""
+    now = require_utc(now)
+    free = or_(retrain_request.c.state == "open", retrain_request.c.lease_until < now)
+    chosen = select(retrain_request.c.id).where(_UNFINISHED, free).limit(1).with_for_update(skip_locked=True)
+    change = (
+        update(retrain_request)
+        .where(retrain_request.c.id == chosen.scalar_subquery())
+        .values(
+            state="claimed",
+            claimed_by=worker,
+            started_at=now,
+            lease_until=now + timedelta(minutes=lease_minutes),
+            attempts=retrain_request.c.attempts + 1,
+        )
+        .returning(retrain_request)
+    )
+    with db.transaction() as connection:
+        row = connection.execute(change).one_or_none()
+    return None if row is None else _record(row)
+
+
+def renew_lease(db: Database, request_id: int, now: datetime, lease_minutes: float, worker: str) -> bool:
+    """Prolong this worker's claim; False means that another has it, or that it is finished: stop working."""
+    change = (
+        update(retrain_request)
+        .where(*_held_by(request_id, worker))
+        .values(lease_until=require_utc(now) + timedelta(minutes=lease_minutes))
+    )
+    with db.transaction() as connection:
+        return connection.execute(change).rowcount == 1
+
+
+def finish_request(
+    store: Store, request_id: int, outcome: Outcome, detail: str, now: datetime, *, worker: str | None = None
+) -> None:
+    """Close a request with its outcome. Raises ConflictError if it is closed, or claimed by another than `worker`."""
+    mine = _held_by(request_id, worker) if worker is not None else (retrain_request.c.id == request_id, _UNFINISHED)
+    change = (
+        update(retrain_request)
+        .where(*mine)
+        .values(state=outcome, detail=clean_text(detail), finished_at=require_utc(now), lease_until=None)
+    )
+    with within(store) as connection:
+        if connection.execute(change).rowcount == 0:
+            raise ConflictError(
+                f"retraining request {request_id} {_whereabouts(connection, request_id)}; left as it is"
+            )
+
+
+def current_request(db: Database) -> RetrainRequest | None:
+    """Return the unfinished request, or None."""
+    return _one(db, select(retrain_request).where(_UNFINISHED))
+
+
+def find_request(db: Database, request_id: int) -> RetrainRequest | None:
+    """Return a request by its number, or None."""
+    return _one(db, select(retrain_request).where(retrain_request.c.id == request_id))
+
+
+def last_attempt(db: Database) -> RetrainRequest | None:
+    """Return the request whose work began last, whatever came of it; refused ones never began."""
+    begun = select(retrain_request).where(*_BEGUN).order_by(retrain_request.c.started_at.desc()).limit(1)
+    return _one(db, begun)
+
+
+def attempts_since(db: Database, moment: datetime) -> int:
+    """Return how many requests began work at or after `moment`; failed and unhelpful ones count, refused ones not."""
+    asked = select(func.count()).where(*_BEGUN, retrain_request.c.started_at >= require_utc(moment))
+    with db.transaction() as connection:
+        return int(connection.execute(asked).scalar_one())
+
+
+def _held_by(request_id: int, worker: str) -> tuple[Any, ...]:
+    return (
+        retrain_request.c.id == request_id,
+        retrain_request.c.state == "claimed",
+        retrain_request.c.claimed_by == worker,
+    )
+
+
+def _one(db: Database, asked: Any) -> RetrainRequest | None:
+    with db.transaction() as connection:
+        row = connection.execute(asked).one_or_none()
+    return None if row is None else _record(row)
+
+
+def _whereabouts(connection: Connection, request_id: int) -> str:
+    asked = select(retrain_request.c.state, retrain_request.c.claimed_by).where(retrain_request.c.id == request_id)
+    row = connection.execute(asked).one_or_none()
+    if row is None:
+        return "does not exist"
+    return f"is {row.state}" + (f" by {row.claimed_by}" if row.claimed_by else "")
+
+
+def _record(row: Row[Any]) -> RetrainRequest:
+    return RetrainRequest(
+        id=row.id,
+        reason=row.reason,
+        classes=tuple(row.classes),
+        window=row.window_name,
+        evidence=row.evidence,
+        state=row.state,
+        opened_at=row.opened_at,
+        claimed_by=row.claimed_by,
+        started_at=row.started_at,
+        lease_until=row.lease_until,
+        attempts=row.attempts,
+        finished_at=row.finished_at,
+        detail=row.detail,
+    )

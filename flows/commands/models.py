@@ -1,0 +1,111 @@
+"""Verbs about models: retrain, promote, reject, rollback, history."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.commands.options import at_option, emit, prepare_flows, services, table, verb
+
+
+@click.command(epilog='Example: perennial retrain --reason "new camera at gate 4"')
+@click.option("--reason", default="", help="Why; recorded in the ledger.")
+@click.option("--force", is_flag=True, help="Retrain even if it seems not worth it; needs --reason.")
+@verb
+@at_option
+def retrain(root: Path, as_json: bool, now: datetime, reason: str, force: bool) -> None:
+    """Train a candidate on everything settled, gate it against the champion, and promote it or say why not.
+
+    Exit 3 if it is not worth it (nothing new, cooldown, one under way) or if the gate refuses the candidate.
+    """
+    if force and not reason:
+        raise click.UsageError("--force needs --reason: an override is recorded with it")
+    from components.operations.worth import ask_worth_it
+
+    with services(root) as opened:  # A cheap question, answered before Prefect is imported.
+        ask_worth_it(opened, reason=reason, force=force, actor=_person(), now=now)
+    workspace = prepare_flows(root)
+    from flows.retrain import retrain as flow
+
+    result = flow(workspace, reason or "on demand", _person(), force, now)
+    emit(result, as_json, _verdict_lines(result))
+    if not result["promoted"]:
+        raise click.exceptions.Exit(3)
+
+
+def _verdict_lines(result: dict[str, Any]) -> list[str]:
+    rows = [(c["name"], "passed" if c["passed"] else "REFUSED", c["detail"]) for c in result["verdict"]["checks"]]
+    outcome = "promoted" if result["promoted"] else "kept as a candidate; the champion stays"
+    return [f"version {result['version']}: {outcome}", table(("check", "", "detail"), rows)]
+
+
+@click.command(epilog='Example: perennial promote 7 --reason "checked the newly wrong images"')
+@click.argument("version", type=int)
+@click.option("--reason", default="", help="Why; recorded in the ledger.")
+@click.option("--override", is_flag=True, help="Promote although the gate refused; needs --reason.")
+@verb
+@at_option
+def promote(root: Path, as_json: bool, now: datetime, version: int, reason: str, override: bool) -> None:
+    """Make VERSION the champion. Exit 3 if its gate refused it, unless overridden with a reason."""
+    if override and not reason:
+        raise click.UsageError("--override needs --reason: it is recorded")
+    from components.operations.promotion import promote as act
+
+    with services(root) as opened:
+        result = act(opened, version, actor=_person(), reason=reason or "on demand", override=override, now=now)
+    emit(result, as_json, f"version {version} is the champion (before: {result['previous'] or 'none'})")
+
+
+@click.command(epilog='Example: perennial reject 7 --reason "worse on night images"')
+@click.argument("version", type=int)
+@click.option("--reason", required=True, help="Why; recorded in the ledger.")
+@verb
+@at_option
+def reject(root: Path, as_json: bool, now: datetime, version: int, reason: str) -> None:
+    """Reject a candidate; it can no longer be promoted without --override."""
+    from components.operations.promotion import reject as act
+
+    with services(root) as opened:
+        result = act(opened, version, actor=_person(), reason=reason, now=now)
+    emit(result, as_json, f"version {version} is rejected")
+
+
+@click.command(epilog='Example: perennial rollback --reason "alerts since this morning"')
+@click.option("--reason", required=True, help="Why; recorded in the ledger.")
+@verb
+@at_option
+def rollback(root: Path, as_json: bool, now: datetime, reason: str) -> None:
+    """Make the previous champion the champion again, at once."""
+    workspace = prepare_flows(root)
+    from flows.rollback import rollback as flow
+
+    result = flow(workspace, _person(), reason, now)
+    emit(result, as_json, f"version {result['version']} is the champion again (before: {result['previous']})")
+
+
+@click.command(epilog="Example: perennial history --limit 50 --kind promotion")
+@click.option("--limit", default=20, show_default=True, help="How many entries, newest first.")
+@click.option("--kind", default=None, help="Only entries of this kind.")
+@verb
+def history(root: Path, as_json: bool, limit: int, kind: str | None) -> None:
+    """Show the ledger: every trigger, refusal, promotion, rejection, rollback and override, with its reason."""
+    from components.store.ledger import history as read
+
+    with services(root) as opened:
+        entries = read(opened.database, limit=limit, kind=kind)
+    rows = [(f"{e['at']:%Y-%m-%d %H:%M}", e["kind"], e["action"], e["actor"], e["reason"]) for e in entries]
+    emit(entries, as_json, table(("when (UTC)", "kind", "action", "by", "reason"), rows))
+
+
+def _person() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name, as in many containers
+        return "unknown"
+
+
+VERBS = (retrain, promote, reject, rollback, history)

@@ -1,0 +1,85 @@
+"""Options and output that every verb shares."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from components.operations.services import Services
+
+Command = Callable[..., Any]
+
+
+def verb(function: Command) -> Command:
+    """Give a verb `--workspace` and `--json`; it receives `root: Path` and `as_json: bool`."""
+
+    @click.option("--workspace", "-w", default=None, metavar="DIR", help="The workspace to work in. [default: here]")
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+    @click.pass_context
+    @functools.wraps(function)
+    def wrapped(context: click.Context, workspace: str | None, as_json: bool, **arguments: Any) -> Any:
+        inherited = (context.find_root().obj or {}).get("workspace")
+        return function(root=Path(workspace or inherited or "."), as_json=as_json, **arguments)
+
+    return wrapped
+
+
+def at_option(function: Command) -> Command:
+    """Give a verb `--at TIME`, the moment it pretends to act at; it receives `now: datetime`."""
+
+    @click.option("--at", default=None, metavar="TIME", help="Act as of this time (ISO 8601 with zone), for replays.")
+    @functools.wraps(function)
+    def wrapped(at: str | None, **arguments: Any) -> Any:
+        from components.records import parse_time
+
+        return function(now=parse_time(at) if at else datetime.now(UTC), **arguments)
+
+    return wrapped
+
+
+@contextmanager
+def services(root: Path) -> Iterator[Services]:
+    """Yield the opened services of the workspace at `root`, by the environment's settings."""
+    from components.operations.services import open_services
+    from components.settings import Settings, switch_telemetry_off
+
+    switch_telemetry_off()
+    with open_services(root, Settings.from_environment()) as opened:
+        yield opened
+
+
+def prepare_flows(root: Path) -> str:
+    """Check the workspace, set Prefect's environment, and return the workspace's absolute path for a flow."""
+    from components.operations.services import prefect_api_url
+    from components.operations.workspace import open_workspace
+    from components.settings import Settings
+    from flows.environment import prepare_prefect
+
+    workspace = open_workspace(root, Settings.from_environment())
+    prepare_prefect(workspace.state, prefect_api_url(workspace))
+    return str(workspace.root)
+
+
+def emit(result: Any, as_json: bool, lines: list[str] | str) -> None:
+    """Print `result` as JSON, or `lines` for a person."""
+    if as_json:
+        click.echo(json.dumps(result, indent=2, default=str, ensure_ascii=False))
+    else:
+        click.echo(lines if isinstance(lines, str) else "\n".join(lines))
+
+
+def table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    """Return a plain text table, columns as wide as their widest cell."""
+    cells = [tuple(str(cell) for cell in row) for row in [header, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+    )

@@ -1,0 +1,31 @@
+"""What Prefect must find in the environment before it is imported."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from components.settings import switch_telemetry_off
+
+PREFECT = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+    "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_SHOW_VERSION_WARNING": "false",
+}
+
+
+def prepare_prefect(state: Path, api_url: str | None) -> None:
+    """Point Prefect at the workspace's own home and at `api_url`, or at a server of this process's own.
+
+    Call before `prefect` is imported. What the user set already stays.
+    """
+    switch_telemetry_off()
+    os.environ.setdefault("PREFECT_HOME", str(state / "prefect"))
+    for name, value in PREFECT.items():
+        os.environ.setdefault(name, value)
+    if api_url:
+        os.environ["PREFECT_API_URL"] = api_url

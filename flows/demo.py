@@ -126,13 +126,17 @@ def _write_report(directory: Path, months: list[dict[str, Any]], summary: dict[s
     summary["report"] = str(directory / "report.html")
 
 
+def _estimate(value: dict[str, float] | None) -> str:
+    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" if value else "n/a"
+
+
 def _closing_lines(months: list[dict[str, Any]], summary: dict[str, Any]) -> list[str]:
     from flows.commands.options import table
 
     rows = [
         (
             m["window"], m["model_version"], m["predictions"], m["labels"], f"{m['true_accuracy']:.3f}",
-            f"{m['overall']['value']:.3f} [{m['overall']['low']:.3f}, {m['overall']['high']:.3f}]" if m["overall"] else "n/a",
+            _estimate(m["overall"]),
             ", ".join(m["alarmed"]) or "-",
             f"version {m['renewal']['version']} " + ("promoted" if m["renewal"]["promoted"] else "refused")
             if m["renewal"] else "-",
@@ -145,6 +149,7 @@ def _closing_lines(months: list[dict[str, Any]], summary: dict[str, Any]) -> lis
     lines += ["", f"{summary['seconds']} s, largest process {summary['peak_memory_gb']} GB"]
     lines += [
         f"report: {summary['report']}",
-        f"workspace: {summary['workspace']} (try: perennial -w {summary['workspace']} history)",
+        f"workspace: {summary['workspace']}",
+        f"try: perennial history -w {summary['workspace']}",
     ]
     return lines

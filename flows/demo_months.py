@@ -21,7 +21,7 @@ from components.simulation.scenario import Scenario
 from components.simulation.truth import share_right, true_accuracy
 from components.simulation.verdicts import verdicts
 from components.simulation.world import World
-from components.store import labelling, predictions
+from components.store import labelling, predictions, reading
 from flows.ingest import ingest
 from flows.label import label
 from flows.monitor import monitor
@@ -98,10 +98,11 @@ class DemoRun:
         return retrain(workspace, reason, "demo", False, now, cause="accuracy")
 
     def _answer(self, queue: str, truth: dict[str, str], now: datetime) -> None:
-        """Let the simulated annotators answer what they have not seen yet; who passed a task over does not come back."""
+        """Let the simulated annotators answer what they have not seen yet; a task passed over stays so."""
         with opened(str(self._root)) as services:
             tasks = labelling.tasks(services.database, queue, limit=None)
-            names = {p.task_id: p.name for p in labelling.places(services.database, [t.task_id for t in tasks])}
+            places = labelling.places(services.database, [t.task_id for t in tasks])
+            names = {place.task_id: place.name for place in places}
             known = {task_id: truth[name] for task_id, name in names.items() if name in truth}
             fresh = [task for task in tasks if task.task_id in known and task.task_id not in self._asked]
             self._asked.update(task.task_id for task in fresh)
@@ -112,7 +113,8 @@ class DemoRun:
         self, segment: dict[str, Any], batch: dict[str, Any], truth: dict[str, str], renewal: dict[str, Any] | None
     ) -> dict[str, Any]:
         with opened(str(self._root)) as services:
-            rows = predictions.batch_answers(services.database, batch["batch"])
+            scored = predictions.find_batch(services.database, batch["batch"])
+            rows = reading.batch_answers(services.database, scored) if scored is not None else []
         guesses, truths = [guess for _, guess in rows], [truth[name] for name, _ in rows]
         names = [c["name"] for c in segment["classes"]]
         true = {t.name: t.as_json() for t in true_accuracy(guesses, truths, names)}

@@ -6,10 +6,14 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.operations.services import open_services, prefect_api_url
 from components.operations.workspace import STATE, Workspace, open_workspace
 from components.settings import Settings
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
 
 Rows = list[tuple[str, str]]
 
@@ -50,8 +54,9 @@ def serve_all(workspace: str, *, port: int, on_ready: Callable[[Rows], None]) ->
         serve(*_deployments(opened), pause_on_shutdown=False)
 
 
-def _deployments(workspace: Workspace) -> list[object]:
+def _deployments(workspace: Workspace) -> list[RunnerDeployment]:
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.deployments.runner import RunnerDeployment
     from prefect.schedules import Cron
 
     from flows.ingest import ingest
@@ -63,7 +68,7 @@ def _deployments(workspace: Workspace) -> list[object]:
 
     flows = {f.name: f for f in (retrain, daily, score_watched, ingest, score, label, monitor, rollback)}
     one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
-    return [
+    made = [
         flows[name].to_deployment(
             name=name,
             parameters={"workspace": str(workspace.root)},
@@ -73,3 +78,5 @@ def _deployments(workspace: Workspace) -> list[object]:
         )
         for name, cron in schedules(workspace).items()
     ]
+    # Outside an event loop `to_deployment` returns the deployment itself.
+    return [deployment for deployment in made if isinstance(deployment, RunnerDeployment)]

@@ -118,15 +118,17 @@ def _read_tar(file: BinaryIO, name: str, limits: ImageLimits, caps: ArchiveLimit
 def _list_tar(file: BinaryIO, limits: ImageLimits, caps: ArchiveLimits) -> Iterator[_Member]:
     reads = cast("IO[bytes]", _BoundedReads(file, limits.max_bytes + _CHUNK))
     with tarfile.open(fileobj=reads, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
-        listed, previous = 0, -1
+        listed = 0
         while (entry := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # else every header stays in memory
             listed += 1
-            if entry.offset_data <= previous or entry.size < 0 or listed > 2 * caps.max_entries:
-                raise tarfile.ReadError(f"entry {listed} goes back, or there are more than {2 * caps.max_entries}")
-            previous = entry.offset_data
+            if entry.size < 0 or listed > 2 * caps.max_entries:
+                raise tarfile.ReadError(f"entry {listed} points back, or there are more than {2 * caps.max_entries}")
             if not entry.isdir():
                 yield _tar_member(entry, limits)
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile stops silently at a damaged header
+            raise tarfile.ReadError(f"no end mark after entry {listed}: it is cut off or damaged")
 
 
 def _tar_member(entry: tarfile.TarInfo, limits: ImageLimits) -> _Member:

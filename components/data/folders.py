@@ -34,17 +34,19 @@ def read_local_file(path: Path, max_bytes: int) -> tuple[bytes, str | None]:
         return b"", "missing-file"
     except (OSError, ValueError):
         return b"", "symlink" if path.is_symlink() else "unreadable"
-    with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor, not a path
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return b"", "unreadable"
         if status.st_size > max_bytes:
             return b"", "too-many-bytes"
-        try:
-            content = file.read(max_bytes + 1) or b""
-        except OSError:
-            return b"", "unreadable"
-    return (content, None) if len(content) <= max_bytes else (b"", "too-many-bytes")
+        with open(descriptor, "rb", buffering=0, closefd=False) as file:
+            content = file.read(status.st_size + 1) or b""
+    except OSError:
+        return b"", "unreadable"
+    finally:
+        os.close(descriptor)
+    return (content, None) if len(content) == status.st_size else (b"", "unreadable")  # it is being written
 
 
 def read_remote_folder(filesystem: Any, root: str, limits: ImageLimits) -> Iterator[SourceItem]:

@@ -107,7 +107,7 @@ def ingest(
         if changed:
             updated.write(path)
         undo.pop_all()
-    _remove_orphans(images, updated)
+    _remove_orphans(images, path, updated)
     return _report(intake, updated, changed)
 
 
@@ -176,11 +176,13 @@ def _report(intake: Intake, manifest: Manifest, changed: bool) -> IngestReport:
     )
 
 
-def _remove_orphans(images: Path, manifest: Manifest) -> None:
+def _remove_orphans(images: Path, beside: Path, manifest: Manifest) -> None:
     """Remove what a crashed ingest left: unfinished files, and shards that no row names."""
     if not manifest.table.num_rows:
         return
     named = set(manifest.table["shard"].unique().to_pylist())
-    for path in images.glob("*"):
-        if path.suffix == TEMPORARY_SUFFIX or (path.suffix == SHARD_SUFFIX and path.name not in named):
-            path.unlink(missing_ok=True)
+    orphans = [path for path in images.glob(f"*{SHARD_SUFFIX}") if path.name not in named]
+    for folder in {images, beside.parent}:
+        orphans.extend(folder.glob(f".*{TEMPORARY_SUFFIX}"))
+    for path in orphans:
+        path.unlink(missing_ok=True)

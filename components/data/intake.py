@@ -21,6 +21,8 @@ from components.records import SetAside, require_utc
 
 MOST_LISTED = 1000
 
+_JUDGED_BY = ("state", "label", "label_origin", "split", "group_id")
+
 _CHECKED_BY_PEOPLE = frozenset({"consensus", "corrected"})
 
 
@@ -49,6 +51,7 @@ class Intake:
     held: int = 0
     _labels: dict[str, str] = field(default_factory=dict)
     _stored: dict[str, int] = field(init=False)
+    _columns: dict[str, list[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._stored = {key: n for n, key in enumerate(self.manifest.table["image_id"].to_pylist())}
@@ -140,7 +143,7 @@ class Intake:
 
     def _known(self, item_no: int, item: SourceItem, label: str, number: int) -> None:
         """Judge a file whose bytes are in the manifest, in row `number`."""
-        row = self.corrections.get(number) or self._row(number)
+        row = self.corrections.get(number) or self._judged_by(number)
         if row["state"] == "recalled":
             self.hold(item_no, item.name, "recalled", "this image was recalled; it does not come back")
             return
@@ -162,7 +165,14 @@ class Intake:
             self.duplicates += confirms
             self.relabelled += not confirms
             amended = {"label": label, "label_origin": self._origin(item), "labelled_by": item.labelled_by}
-            self.corrections[number] = {**row, **amended}
+            self.corrections[number] = {**(self.corrections.get(number) or self._row(number)), **amended}
+
+    def _judged_by(self, number: int) -> dict[str, Any]:
+        return {column: self._cell(column, number) for column in _JUDGED_BY}
+
+    def _row(self, number: int) -> dict[str, Any]:
+        row: dict[str, Any] = self.manifest.table.slice(number, 1).to_pylist()[0]
+        return row
 
     def _corrects(self, item: SourceItem) -> bool:
         return self.production or item.label_origin in _CHECKED_BY_PEOPLE
@@ -182,11 +192,13 @@ class Intake:
         return known
 
     def _cell(self, column: str, number: int) -> Any:
-        return self.manifest.table[column][number].as_py()
-
-    def _row(self, number: int) -> dict[str, Any]:
-        row: dict[str, Any] = self.manifest.table.slice(number, 1).to_pylist()[0]
-        return row
+        """Return one cell of the stored manifest; a column's equal values are one object, so a list of it is small."""
+        values = self._columns.get(column)
+        if values is None:
+            encoded = pc.dictionary_encode(self.manifest.table[column].combine_chunks(), null_encoding="encode")
+            distinct = encoded.dictionary.to_pylist()
+            values = self._columns[column] = [distinct[index] for index in encoded.indices.to_pylist()]
+        return values[number]
 
     def _quarantine(self, item_no: int, item: SourceItem, reason: str, detail: str) -> None:
         self.quarantined += 1

@@ -53,23 +53,20 @@ def _rows(records: Iterable[Mapping[str, Any]], name: str) -> Iterator[_Row]:
 
 
 def _csv_records(file: BinaryIO, name: str) -> Iterator[Mapping[str, Any]]:
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
-        reader = csv.reader(text, strict=True)
+        text = file.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
         header = [column.strip() for column in next(reader, [])]
         _check_columns(header, name)
-        for number, cells in enumerate(reader, start=1):
-            if not cells:
-                continue
+        for number, cells in enumerate((cells for cells in reader if cells), start=1):
             if len(cells) != len(header):
                 raise DataError(f"{name}: row {number}: {len(cells)} cells under {len(header)} columns; quote commas")
             yield dict(zip(header, cells, strict=True))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
     except csv.Error as error:
         raise DataError(f"{name} is not a readable CSV file ({error}); save it again") from error
-    finally:
-        text.detach()
 
 
 def _parquet_records(file: BinaryIO, name: str) -> Iterator[Mapping[str, Any]]:

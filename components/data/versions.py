@@ -205,6 +205,6 @@ def reproduce(root: Path, stage: str, echo: TextIO) -> None:
     said = " ".join(lines[-12:])
     if "is busy" in said or "Unable to acquire lock" in said:
         raise BusyError(f"DVC in {root} is held by another process; try again when it has finished")
-    own = next((line.removeprefix("perennial: ") for line in reversed(lines) if line.startswith("perennial: ")), None)
+    own = next((line.removeprefix(f"{stage}: ") for line in reversed(lines) if line.startswith(f"{stage}: ")), None)
     kind = RefusedError if "exited with 3" in said else ServiceError
     raise kind(f"stage {stage!r} failed: {own or said[-500:]}")

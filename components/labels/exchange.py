@@ -204,8 +204,10 @@ def _task_id(value: Any) -> int:
 
 
 def _text(value: Any, column: str, remedy: str) -> str:
-    text = unicodedata.normalize("NFC", str(value).strip()) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    if not text or len(text) > _MOST_CHARACTERS or not text.replace("\u200c", "").replace("\u200d", "").isprintable():
+    plain = isinstance(value, str | int) and not isinstance(value, bool)
+    text = unicodedata.normalize("NFC", str(value).strip()) if plain else ""
+    visible = text.replace("\u200c", "").replace("\u200d", "")  # joiners are part of ordinary words in some scripts
+    if not visible or len(text) > _MOST_CHARACTERS or not visible.isprintable():
         raise DataError(f"{column} {_shown(value)} cannot be used; {remedy}")
     return text
 

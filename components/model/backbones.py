@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import math
+import pickle
 from collections import OrderedDict
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from components.errors import ConfigurationError
+from components.errors import ConfigurationError, IntegrityError
+from components.model.artifact import WEIGHTS_FILE, ModelSpec, read_spec
 
 SMALL_CNN = "small_cnn"
 FINAL_SIDE = 7  # pixels a side near which small_cnn stops halving
@@ -39,7 +41,7 @@ def build(
 
 
 def recorded_statistics(backbone: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Return the mean and standard deviation the pre-trained weights were made with, or None where none are recorded."""
+    """Return mean and standard deviation that the pre-trained weights were made with, or None if none are recorded."""
     if backbone == SMALL_CNN:
         return None
     import timm
@@ -82,7 +84,7 @@ def _timm_network(backbone: str, classes: int, channels: int, dropout: float, *,
     if backbone not in timm.list_models() and backbone not in timm.list_pretrained():
         near = difflib.get_close_matches(backbone, [SMALL_CNN, *timm.list_models()], n=3)
         raise ConfigurationError(
-            f"train.backbone {backbone!r} is neither {SMALL_CNN} nor a timm name; near it: {', '.join(near) or 'nothing'}"
+            f"train.backbone {backbone!r} is neither {SMALL_CNN} nor a timm name; near it: {', '.join(near) or '-'}"
         )
     network: nn.Module = timm.create_model(
         backbone, pretrained=online, num_classes=classes, in_chans=channels, drop_rate=dropout
@@ -107,3 +109,23 @@ def _load_weights(network: nn.Module, path: Path) -> None:
             "it holds another architecture's weights"
         )
     network.load_state_dict(own | fitting)
+
+
+def restore(folder: Path) -> tuple[nn.Module, ModelSpec]:
+    """Return the trained network in `folder`, on the CPU in eval mode, and its specification.
+
+    Raises IntegrityError if a file is missing or the weights are not this network's, RefusedError as `read_spec`.
+    """
+    spec = read_spec(folder)
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise IntegrityError(f"{path} does not exist; run the train stage again")
+    side, channels = spec.preprocess.size, spec.preprocess.channels
+    network = build(
+        spec.backbone, classes=len(spec.classes), channels=channels, size=side, dropout=0.0, pretrained="none"
+    )
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise IntegrityError(f"{path} does not hold the weights of {spec.backbone}: {error}") from error
+    return network.eval(), spec

@@ -54,7 +54,7 @@ def expected_calibration_error(
 def reliability(
     probabilities: NDArray[np.floating], labels: NDArray[np.integer], bins: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return edges (bins + 1,), share of rows, mean confidence and accuracy (bins,) of each; NaN where a bin is empty."""
+    """Return edges (bins + 1,), and of each bin its share of rows, mean confidence and accuracy, NaN if it is empty."""
     top = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
     place = np.minimum((top * bins).astype(np.int64), bins - 1)

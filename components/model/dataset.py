@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,49 +13,121 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from components.data.decode import ImageLimits, ImageRejected
+from components.data.manifest import Manifest
 from components.data.shards import ShardReader
 from components.errors import DataError
+from components.model.backbones import recorded_statistics
+from components.model.inputs import ImageSet, channel_statistics
 from components.model.preprocess import PreprocessSpec, decode_and_resize
+from components.params import Params, Preprocess, Train
 
 ROWS_AT_ONCE = 256  # a thread's turn, long enough for its cost not to matter
 
 
-def load_images(rows: pa.Table, reader: ShardReader, spec: PreprocessSpec, limits: ImageLimits) -> NDArray[np.uint8]:
-    """Return the pixels (N, size, size, channels) uint8 of manifest rows, in their order.
+@dataclass(frozen=True, slots=True)
+class StoredImages:
+    """A dataset version on disk: what the manifest says and the shards it points into."""
 
-    Raises IntegrityError if stored bytes differ from their image id, and DataError for one that does not decode.
-    """
-    places = list(zip(*(rows[name].to_pylist() for name in ("shard", "row", "image_id", "name")), strict=True))
-    images = np.empty((len(places), spec.size, spec.size, spec.channels), dtype=np.uint8)
+    manifest: Manifest
+    reader: ShardReader
+    limits: ImageLimits
 
-    def fill(start: int) -> None:
-        for number, place in enumerate(places[start : start + ROWS_AT_ONCE], start):
-            images[number] = _load_one(place, reader, spec, limits)
+    @classmethod
+    def of(cls, params: Params) -> StoredImages:
+        """Return the dataset at `params.paths`, relative to the working folder. Raises DataError if there is none."""
+        manifest = Manifest.read(Path(params.paths.manifest))
+        return cls(manifest, ShardReader(Path(params.paths.images)), ImageLimits.of(params.data))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill, range(0, len(places), ROWS_AT_ONCE)):
-            pass
-    return images
+    def pixels(self, rows: pa.Table, spec: PreprocessSpec) -> NDArray[np.uint8]:
+        """Return the pixels (N, size, size, channels) uint8 of manifest rows, in their order.
+
+        Raises IntegrityError if stored bytes differ from their image id, and DataError for one that does not decode.
+        """
+        places = list(zip(*(rows[name].to_pylist() for name in ("shard", "row", "image_id", "name")), strict=True))
+        images = np.empty((len(places), spec.size, spec.size, spec.channels), dtype=np.uint8)
+
+        def fill(start: int) -> None:
+            for number, place in enumerate(places[start : start + ROWS_AT_ONCE], start):
+                images[number] = decode_and_resize_stored(self.content(*place), place[2], spec, self.limits)
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(fill, range(0, len(places), ROWS_AT_ONCE)):
+                pass
+        return images
+
+    def content(self, shard: str | None, row: int | None, image_id: str, name: str | None) -> bytes:
+        """Return an image's bytes. Raises IntegrityError if they are not its own, DataError if none are stored."""
+        if shard is None or row is None:
+            raise DataError(
+                f"image {image_id} ({name}) is active in the manifest without stored bytes; ingest it again"
+            )
+        return self.reader.read_verified(shard, row, image_id)
+
+    def labels(self, rows: pa.Table) -> NDArray[np.int64]:
+        """Return the class indices (N,) of manifest rows. Raises DataError for a label outside the class list."""
+        index = {name: number for number, name in enumerate(self.manifest.classes)}
+        labels = rows["label"].to_pylist()
+        for image_id, label in zip(rows["image_id"].to_pylist(), labels, strict=True):
+            if label not in index:
+                raise DataError(
+                    f"image {image_id}: label {label!r} is not in the class list; correct it or add the class"
+                )
+        return np.array([index[label] for label in labels], dtype=np.int64)
 
 
-def label_indices(rows: pa.Table, classes: Sequence[str]) -> NDArray[np.int64]:
-    """Return the class indices (N,) of manifest rows. Raises DataError for a label outside `classes`."""
-    index = {name: number for number, name in enumerate(classes)}
-    labels = rows["label"].to_pylist()
-    for image_id, label in zip(rows["image_id"].to_pylist(), labels, strict=True):
-        if label not in index:
-            raise DataError(f"image {image_id}: label {label!r} is not in the class list; correct the label, or add it")
-    return np.array([index[label] for label in labels], dtype=np.int64)
-
-
-def _load_one(place: tuple[Any, ...], reader: ShardReader, spec: PreprocessSpec, limits: ImageLimits) -> Any:
-    shard, row, image_id, name = place
-    if shard is None:
-        raise DataError(f"image {image_id} ({name}) is active in the manifest but has no bytes stored; ingest it again")
+def decode_and_resize_stored(content: bytes, image_id: str, spec: PreprocessSpec, limits: ImageLimits) -> Any:
+    """Return a stored image's pixels (size, size, channels) uint8. Raises DataError naming it if it is refused."""
     try:
-        return decode_and_resize(reader.read_verified(shard, row, image_id), spec, limits)
+        return decode_and_resize(content, spec, limits)
     except ImageRejected as error:
         raise DataError(
-            f"image {image_id} ({name}) was accepted once and is refused now, {error}; "
+            f"image {image_id} was accepted once and is refused now, {error}; "
             "recall it, or undo the change of the limits in params.yaml"
         ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class LearningSet:
+    """All that audit and training read: the training and validation rows of one dataset version, N in all.
+
+    rows: the manifest's, by image id. data: weights are those of production rows, audit aside. training: (N,) bool, in
+    the training split rather than validation. production: (N,) bool, labelled from production. given: (N,) bool, the
+    label is as it came, confirmed by nobody.
+    """
+
+    rows: pa.Table
+    classes: tuple[str, ...]
+    spec: PreprocessSpec
+    data: ImageSet
+    training: NDArray[np.bool_]
+    production: NDArray[np.bool_]
+    given: NDArray[np.bool_]
+
+
+def load_learning(stored: StoredImages, preprocess: Preprocess, train: Train) -> LearningSet:
+    """Return the training and validation images of a dataset version.
+
+    Raises DataError if there are no training images, or fewer than two classes.
+    """
+    rows = stored.manifest.select("train", "validation")
+    training = np.array([split == "train" for split in rows["split"].to_pylist()], dtype=bool)
+    if not training.any() or len(stored.manifest.classes) < 2:
+        raise DataError(
+            f"{int(training.sum())} training images of {len(stored.manifest.classes)} classes; "
+            "a classifier needs images of two classes, ingest more"
+        )
+    plain = PreprocessSpec.of(preprocess, (0.0,) * preprocess.channels, (1.0,) * preprocess.channels)
+    images = stored.pixels(rows, plain)
+    recorded = None if train.pretrained == "none" else recorded_statistics(train.backbone, preprocess.channels)
+    mean, std = recorded or channel_statistics(images[training])
+    production = np.array([window is not None for window in rows["window"].to_pylist()], dtype=bool)
+    weights = np.where(production, train.production_weight, 1.0).astype(np.float32)
+    return LearningSet(
+        rows=rows,
+        classes=stored.manifest.classes,
+        spec=replace(plain, mean=preprocess.mean or mean, std=preprocess.std or std),
+        data=ImageSet(images, stored.labels(rows), weights),
+        training=training,
+        production=production,
+        given=np.array([origin == "given" for origin in rows["label_origin"].to_pylist()], dtype=bool),
+    )

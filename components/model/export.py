@@ -44,7 +44,7 @@ def to_onnx(network: nn.Module, spec: ModelSpec, path: Path) -> None:
     """
     import onnx
 
-    scorer = Scorer(network.cpu().to(memory_format=torch.contiguous_format), spec).eval()  # type: ignore[call-overload]
+    scorer = Scorer(network.cpu().to(memory_format=torch.contiguous_format), spec).eval()
     side, channels = spec.preprocess.size, spec.preprocess.channels
     example = torch.zeros(2, side, side, channels, dtype=torch.uint8)  # one would fix the batch at one
     with _quiet(), torch.no_grad():
@@ -75,11 +75,14 @@ def to_onnx(network: nn.Module, spec: ModelSpec, path: Path) -> None:
     onnx.save_model(model, str(path), save_as_external_data=False)
 
 
-def parity(network: nn.Module, predictor: Predictor, images: NDArray[np.uint8]) -> float:
-    """Return the largest absolute difference between torch's and ONNX Runtime's logits on `images`."""
-    trained = predict_logits(network, images, predictor.spec.preprocess)
-    scored, _ = predictor.predict(images)
-    return float(np.abs(trained - scored).max())
+def parity(network: nn.Module, predictor: Predictor, trained_on: NDArray[np.uint8], scored: NDArray[np.uint8]) -> float:
+    """Return the largest absolute difference between torch's logits and ONNX Runtime's of the same files.
+
+    trained_on, scored: (N, size, size, channels) uint8, the same files as prepared for training and for scoring.
+    """
+    ours = predict_logits(network, trained_on, predictor.spec.preprocess)
+    theirs, _ = predictor.predict(scored)
+    return float(np.abs(ours - theirs).max())
 
 
 @contextmanager

@@ -27,3 +27,16 @@ def assign_folds(groups: Sequence[str], labels: NDArray[np.integer], folds: int,
     order = sorted(first, key=lambda g: (first[g], hashlib.blake2b(g.encode(), digest_size=8, key=key).digest(), g))
     fold_of = {group: number % folds for number, group in enumerate(order)}
     return np.array([fold_of[group] for group in groups], dtype=np.int64)
+
+
+def unjudgeable_classes(
+    groups: Sequence[str], labels: NDArray[np.integer], classes: int, folds: int
+) -> NDArray[np.int64]:
+    """Return the indices of classes that have images, but fewer groups than folds.
+
+    In some fold such a class was nearly or wholly unseen in training, so its labels look wrong without being so.
+    """
+    seen: list[set[str]] = [set() for _ in range(classes)]
+    for group, label in zip(groups, labels.tolist(), strict=True):
+        seen[label].add(group)
+    return np.array([k for k in range(classes) if 0 < len(seen[k]) < folds], dtype=np.int64)

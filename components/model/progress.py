@@ -31,16 +31,14 @@ class MetricsLog:
             file.write(json.dumps(line) + "\n")
 
 
-class Recorder(Callback):
+class Recorder(Callback):  # type: ignore[misc] # Lightning is read without its types
     """Writes the loss and learning rate every 50 steps, and an epoch's metrics at its end."""
 
     def __init__(self, log: MetricsLog) -> None:
         self._log = log
         self._losses: list[torch.Tensor] = []
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, _learner: LightningModule, outputs: Any, *_batch: Any) -> None:
         """Remember the loss, and write it every EVERY_STEPS."""
         self._losses.append(outputs["loss"].detach())
         if trainer.global_step % EVERY_STEPS == 0:
@@ -48,7 +46,7 @@ class Recorder(Callback):
             values = {"train_loss": float(outputs["loss"]), "learning_rate": rate}
             self._log.write(trainer.global_step, trainer.current_epoch, values)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, _learner: LightningModule) -> None:
         """Write the epoch's mean training loss and its validation metrics."""
         values = {"epoch_train_loss": float(torch.stack(self._losses).mean())}
         values |= {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -56,20 +54,18 @@ class Recorder(Callback):
         self._losses = []
 
 
-class ProgressBar(Callback):
+class ProgressBar(Callback):  # type: ignore[misc] # Lightning is read without its types
     """A bar over the steps on stderr, if that is a terminal."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, _learner: LightningModule) -> None:
         """Open the bar."""
         total = int(trainer.estimated_stepping_batches)
         self._bar = tqdm(total=total, desc="training", unit="step", file=sys.stderr, disable=not sys.stderr.isatty())
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, *_step: Any) -> None:
         """Advance the bar."""
         self._bar.update()
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, _trainer: Trainer, _learner: LightningModule) -> None:
         """Close the bar."""
         self._bar.close()

@@ -92,7 +92,7 @@ def fit(
 def predict_logits(
     network: nn.Module, images: NDArray[np.uint8], spec: PreprocessSpec, batch_size: int = 512
 ) -> NDArray[np.float32]:
-    """Return logits (N, K) float32 of images (N, size, size, channels) uint8, computed in fp32 on the network's device."""
+    """Return logits (N, K) of images (N, size, size, channels) uint8, computed in fp32 on the network's device."""
     first = next(network.parameters())
     normalise = Normalise(spec).to(first.device)
     network.eval()
@@ -117,10 +117,10 @@ def choose_precision(wanted: Literal["auto", "bf16", "fp32"]) -> Literal["bf16",
     return "bf16" if features.get("avx512_bf16") or features.get("amx_bf16") else "fp32"
 
 
-class _Learner(LightningModule):
+class _Learner(LightningModule):  # type: ignore[misc] # Lightning is read without its types
     def __init__(self, network: nn.Module, spec: PreprocessSpec, params: Train, steps: int, mean_weight: float) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.normalise = Normalise(spec)
         self._params, self._steps, self._mean_weight = params, steps, mean_weight
         self._predicted: list[Tensor] = []
@@ -139,8 +139,8 @@ class _Learner(LightningModule):
         if not torch.isfinite(loss):
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             raise DataError(
-                f"the loss became {loss.item()} at step {self.global_step}, epoch {self.current_epoch}, batch {number}, "
-                f"learning rate {rate:.2g}; lower train.learning_rate or set train.precision to fp32"
+                f"the loss became {loss.item()} at step {self.global_step}, epoch {self.current_epoch}, "
+                f"batch {number}, learning rate {rate:.2g}; lower train.learning_rate or set train.precision to fp32"
             )
         return loss
 

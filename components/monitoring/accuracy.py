@@ -33,7 +33,8 @@ class Estimates:
     predicted: (K,) N_k. precision, recall: per class. accuracy: overall; None without labels. calibration_error: 0..1
     over the confidence bins. joint: (K, K + 1) estimated share of the window's predictions that were predicted as the
     row and labelled as the column (the last is `other`); sums to 1. mix: (K,) estimated share of each class among the
-    predictions whose truth is in the list; mix_effective: independent labels that would estimate it as well.
+    predictions whose truth is in the list, mix_spread: (K,) its relative variance, inf where the class was not seen;
+    mix_effective: independent labels that would estimate the whole mix as well.
     complete: (K,) whether every prediction of the class is labelled. labelled: settled answers in all; drawn: tasks.
     """
 
@@ -45,6 +46,7 @@ class Estimates:
     calibration_error: float | None
     joint: FloatArray
     mix: FloatArray
+    mix_spread: FloatArray
     mix_effective: float
     complete: NDArray[np.bool_]
     labelled: int
@@ -56,9 +58,9 @@ def estimate(counts: StratumCounts) -> Estimates:
     check_counts(counts)
     strata = _Strata(counts)
     precision, class_variance = _precision(strata)
-    recall, total_variance = _recall(strata, class_variance)
+    recall, actual, actual_variance = _recall(strata, class_variance)
     joint = _joint(strata)
-    mix, mix_effective = _mix(joint, total_variance, strata)
+    mix, mix_effective = _mix(joint, actual_variance, strata)
     return Estimates(
         classes=counts.classes,
         predicted=counts.population.sum(axis=1),
@@ -68,6 +70,7 @@ def estimate(counts: StratumCounts) -> Estimates:
         calibration_error=_calibration_error(strata),
         joint=joint,
         mix=mix,
+        mix_spread=np.where(actual > 0, actual_variance / np.maximum(actual**2, 1e-300), np.inf),
         mix_effective=mix_effective,
         complete=np.asarray((counts.labelled == counts.population).all(axis=1)),
         labelled=int(counts.labelled.sum()),
@@ -155,8 +158,8 @@ def _precision(strata: _Strata) -> tuple[Rates, tuple[FloatArray, FloatArray]]:
     return rates, ((spread * strata.finite).sum(axis=1) * squared, spread.sum(axis=1) * squared)
 
 
-def _recall(strata: _Strata, found_variance: tuple[FloatArray, FloatArray]) -> tuple[Rates, FloatArray]:
-    """Return recall, and the process variance (K,) of the estimated number of predictions whose truth is k."""
+def _recall(strata: _Strata, found_variance: tuple[FloatArray, FloatArray]) -> tuple[Rates, FloatArray, FloatArray]:
+    """Return recall, and how many predictions are truly k: smoothed estimates (K,) and their process variance (K,)."""
     classes = len(strata.N_k)
     missed, smoothed_missed, variance, process_variance = (np.zeros(classes) for _ in range(4))
     for b in range(strata.bins):  # one bin at a time: a (K, B, K) array of floats would not fit for many classes
@@ -188,7 +191,7 @@ def _recall(strata: _Strata, found_variance: tuple[FloatArray, FloatArray]) -> t
         labels=labels,
         measured=(labels > 0) & (found + missed > 0),
     )
-    return rates, found_variance[1] + process_variance
+    return rates, everywhere, found_variance[1] + process_variance
 
 
 def _smoothed_answers(strata: _Strata, b: int) -> FloatArray:
@@ -232,14 +235,14 @@ def _joint(strata: _Strata) -> FloatArray:
     return np.asarray(joint / total if total > 0 else joint)
 
 
-def _mix(joint: FloatArray, total_variance: FloatArray, strata: _Strata) -> tuple[FloatArray, float]:
+def _mix(joint: FloatArray, actual_variance: FloatArray, strata: _Strata) -> tuple[FloatArray, float]:
     """Return the class mix (K,) and the independent labels it is worth, after Rao and Scott 1981 (first order)."""
     inside = joint[:, :-1].sum(axis=0)
     if inside.sum() <= 0:
         return np.full(len(inside), np.nan), 0.0
     mix = inside / inside.sum()
     seen = mix > 0
-    relative = float((total_variance[seen] / strata.total**2 / mix[seen]).sum())
+    relative = float((actual_variance[seen] / strata.total**2 / mix[seen]).sum())
     freedom = float((1 - mix[seen]).sum())
     sampling = relative / freedom if freedom > 0 else 0.0
     # The window itself is a sample of the process: its own size bounds what it can tell of the mix.

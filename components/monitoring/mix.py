@@ -3,8 +3,8 @@
 Precision moves with the mix although the model has not changed: if one class comes three times as often, more of its
 confusions end up in the others. The reference is therefore re-weighted to the new mix before it is compared. The mix is
 estimated from the labels, not from the predictions: a class that is suddenly predicted as another one has not gone.
-It is re-weighted only where a change is shown, since a noisy mix would make the reference noisy. Recall does not depend
-on the mix (Lipton et al. 2018). `other` keeps its weight: a new kind of image is a loss of precision, not of mix.
+It is re-weighted only where a change is shown, since a noisy mix would make the reference noisy. `other` keeps its
+weight: a new kind of image is a loss of precision, not of mix. Lipton et al. 2018.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from components.monitoring.accuracy import Estimates
 from components.monitoring.drift import chi_square, minimum_effect_p_value
+from components.monitoring.rates import MOST_EFFECTIVE
 from components.monitoring.reference import Level, ReferenceLevel
 from components.params import Monitor
 
@@ -57,20 +58,64 @@ def find_mix_change(estimates: Estimates, reference: ReferenceLevel, rules: Moni
     return MixChange(moved, p_value)
 
 
-def reweighted_precision(reference: ReferenceLevel, mix: FloatArray) -> Level:
-    """Return the precision the reference's model would show under the class `mix` (K,), as well known as before."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factor = np.where(reference.mix > 0, mix / reference.mix, 1.0)
-        columns = np.append(factor, 1.0)
-        # P'_k / P_k by the joint table; applied to the estimates themselves, so that no change of mix changes nothing.
-        plain, scaled = reference.joint, reference.joint * columns
-        rows = np.arange(len(mix))
-        expected = plain[rows, rows] / plain.sum(axis=1)
-        moved = scaled[rows, rows] / scaled.sum(axis=1)
-    shift = np.where(np.isfinite(moved - expected), moved - expected, 0.0)
-    known = reference.precision
-    return Level(
-        np.clip(known.value + shift, 0, 1),
-        np.clip(known.smoothed + shift, 1e-9, 1 - 1e-9),
-        known.effective,
+def expected_levels(estimates: Estimates, reference: ReferenceLevel) -> tuple[Level, Level]:
+    """Return the precision and recall that the reference's model would show under the mix of `estimates`.
+
+    Precision: errors that were class j come as often as class j now does, among as many predictions as there now are.
+    Recall: misses that were predicted j come as often as j, as wrong answers about class j do, among as many images as
+    there now are. A new mix explains a fall and never makes one, so neither level rises. What is not known of the mix
+    makes the level less well known.
+    """
+    before, now = reference.joint.sum(axis=0), estimates.joint.sum(axis=0)
+    factor = np.where(before > 0, now / np.where(before > 0, before, 1), 1.0)
+    spread = np.append(_finite(reference.mix_spread + estimates.mix_spread), 0.0)
+    factor[-1] = 1.0  # of `other`, which is no class whose share could explain anything
+    wrong = _without_own(reference.joint)
+    missed = _without_own(reference.joint[:, :-1].T)
+    predicted = estimates.predicted / max(int(estimates.predicted.sum()), 1)
+    return (
+        _explained(reference.precision, wrong, reference.joint.sum(axis=1), predicted, factor, spread),
+        _explained(
+            reference.recall, missed, before[:-1], now[:-1], factor[:-1], spread[:-1], _finite(estimates.mix_spread)
+        ),
     )
+
+
+def _explained(
+    known: Level,
+    errors: FloatArray,
+    size_before: FloatArray,
+    size_now: FloatArray,
+    factor: FloatArray,
+    spread: FloatArray,
+    size_spread: FloatArray | float = 0.0,
+) -> Level:
+    """Return `known` lowered by the errors that the mix explains.
+
+    errors: (K, J) shares of all predictions, of kind j in class k. size_before, size_now: (K,) the shares they are
+    errors among. factor, spread: (J,) how much more often kind j comes, and the relative variance of that.
+    size_spread: (K,) relative variance of size_now.
+    """
+    scaled = errors * factor
+    total = scaled.sum(axis=1)
+    rate_before = errors.sum(axis=1) / np.where(size_before > 0, size_before, 1)
+    rate_now = np.where(size_now > 0, np.minimum(total / np.where(size_now > 0, size_now, 1), 1), rate_before)
+    lowered = rate_now > rate_before
+    shift = np.where(lowered, rate_before - rate_now, 0.0)
+    value = np.clip(known.value + shift, 0, 1)
+    smoothed = np.clip(known.smoothed + shift, 1e-9, 1 - 1e-9)
+    of_mix = (scaled**2 * spread).sum(axis=1) / np.where(total > 0, total, 1) ** 2 + size_spread
+    growth = np.where(lowered, rate_now / np.where(rate_before > 0, rate_before, 1), 1)
+    variance = growth**2 * known.variance() + np.where(lowered, rate_now**2 * of_mix, 0)
+    effective = np.clip(smoothed * (1 - smoothed) / variance, 1, MOST_EFFECTIVE)
+    return Level(value, smoothed, np.where(lowered, effective, known.effective))
+
+
+def _without_own(table: FloatArray) -> FloatArray:
+    copy = np.array(table)
+    np.fill_diagonal(copy, 0)
+    return copy
+
+
+def _finite(values: FloatArray) -> FloatArray:
+    return np.where(np.isfinite(values), values, 0.0)

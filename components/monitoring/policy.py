@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.monitoring.accuracy import Estimates
-from components.monitoring.mix import MixChange, find_mix_change, reweighted_precision
+from components.monitoring.mix import MixChange, expected_levels, find_mix_change
 from components.monitoring.rates import Rates
 from components.monitoring.reference import Level, ReferenceLevel, reference_from, significantly_better
 from components.monitoring.retraining import schedule_due, should_retrain
@@ -118,11 +118,11 @@ def judge(
 def _compare(
     estimates: Estimates, known: ReferenceLevel, mix_change: MixChange | None, rules: Monitor
 ) -> tuple[_Comparison, ...]:
-    expected = reweighted_precision(known, estimates.mix) if mix_change else known.precision
+    precision, recall = expected_levels(estimates, known) if mix_change else (known.precision, known.recall)
     classes = len(estimates.classes)
     sides: tuple[tuple[Rule, Rates, Level, float], ...] = (
-        ("precision", estimates.precision, expected, rules.alpha_precision / classes),
-        ("recall", estimates.recall, known.recall, rules.alpha_recall / classes),
+        ("precision", estimates.precision, precision, rules.alpha_precision / classes),
+        ("recall", estimates.recall, recall, rules.alpha_recall / classes),
     )
     comparisons = []
     for rule, now, before, alpha in sides:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,8 +55,8 @@ class Level:
 class ReferenceLevel:
     """P0: precision and recall per class in the reference window, and what is needed to re-weight them for a new mix.
 
-    joint: (K, K + 1) share of predictions per predicted class and answer, sums to 1; mix: (K,) class shares, and
-    mix_effective the number of labels they are worth. labels: settled answers of the reference draw.
+    joint: (K, K + 1) share of predictions per predicted class and answer, sums to 1; mix: (K,) class shares,
+    mix_spread: (K,) their relative variances, mix_effective: the labels they are worth. labels: settled answers.
     """
 
     classes: tuple[str, ...]
@@ -65,6 +65,7 @@ class ReferenceLevel:
     recall: Level
     joint: FloatArray
     mix: FloatArray
+    mix_spread: FloatArray
     mix_effective: float
     labels: int
 
@@ -78,6 +79,7 @@ class ReferenceLevel:
             "recall": _level_as_json(self.recall),
             "joint": [[int(i), int(j), float(self.joint[i, j])] for i, j in zip(rows, columns, strict=True)],
             "mix": _numbers(self.mix),
+            "mix_spread": _numbers(np.where(np.isfinite(self.mix_spread), self.mix_spread, np.nan)),
             "mix_effective": self.mix_effective,
             "labels": self.labels,
         }
@@ -97,6 +99,7 @@ class ReferenceLevel:
                 recall=_level_from_json(content["recall"], len(classes)),
                 joint=joint,
                 mix=_array(content["mix"], len(classes)),
+                mix_spread=_unseen_as_inf(_array(content["mix_spread"], len(classes))),
                 mix_effective=float(content["mix_effective"]),
                 labels=int(content["labels"]),
             )
@@ -117,18 +120,19 @@ class ReferenceLevel:
         size = len(classes)
         if set(classes) == set(self.classes):
             joint = self.joint[np.ix_(rows, np.append(rows, len(self.classes)))]
-            mix, mix_effective = self.mix[rows], self.mix_effective
+            mix, mix_spread, mix_effective = self.mix[rows], self.mix_spread[rows], self.mix_effective
         else:
-            joint, mix, mix_effective = np.full((size, size + 1), np.nan), np.full(size, np.nan), 0.0
-        return ReferenceLevel(
-            classes,
-            self.window,
-            self.precision.take(rows),
-            self.recall.take(rows),
-            joint,
-            mix,
-            mix_effective,
-            self.labels,
+            joint, mix_effective = np.full((size, size + 1), np.nan), 0.0
+            mix, mix_spread = np.full(size, np.nan), np.full(size, np.inf)
+        return replace(
+            self,
+            classes=classes,
+            precision=self.precision.take(rows),
+            recall=self.recall.take(rows),
+            joint=joint,
+            mix=mix,
+            mix_spread=mix_spread,
+            mix_effective=mix_effective,
         )
 
 
@@ -141,6 +145,7 @@ def reference_from(estimates: Estimates, window: str) -> ReferenceLevel:
         recall=_level(estimates.recall),
         joint=estimates.joint,
         mix=estimates.mix,
+        mix_spread=estimates.mix_spread,
         mix_effective=estimates.mix_effective,
         labels=estimates.labelled,
     )
@@ -180,6 +185,10 @@ def _level_from_json(content: Mapping[str, Any], classes: int) -> Level:
 
 def _numbers(values: FloatArray) -> list[float | None]:
     return [None if math.isnan(value) else float(value) for value in values]
+
+
+def _unseen_as_inf(spread: FloatArray) -> FloatArray:
+    return np.where(np.isnan(spread), np.inf, spread)
 
 
 def _array(values: list[float | None], classes: int) -> FloatArray:

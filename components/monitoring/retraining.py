@@ -9,7 +9,7 @@ from typing import Literal
 from components.params import Retrain
 from components.records import Decision, Window, WindowLength, require_utc
 
-Cause = Literal["accuracy", "drift", "schedule", "labels", "age", "manual"]
+Cause = Literal["accuracy", "drift", "schedule", "labels", "age", "manual", "forced"]
 Outcome = Literal["done", "refused", "failed", "unhelpful"]
 
 
@@ -24,13 +24,15 @@ def should_retrain(
     new_labels: int,
     new_labels_since_attempt: int,
     running: bool,
+    new_dataset: bool = False,
     rules: Retrain,
 ) -> Decision:
     """Return whether to retrain now: action "retrain", "refused" with the reason, or "ask-labels" for mere drift.
 
     new_labels: audited labels settled since the champion's data; new_labels_since_attempt: since the last attempt.
-    attempts_this_month: started in the calendar month of `now`. A person's request (`manual`) passes every question but
-    whether another retraining is under way. Drift asks for labels unless `retrain_on` is "drift".
+    attempts_this_month: started in the calendar month of `now`. new_dataset: images came in that the champion was not
+    trained on. A person's request (`manual`) does not wait for a cooldown or for many labels, but for something new;
+    with `forced` only another retraining under way stands in the way. Drift asks for labels unless `retrain_on` is "drift".
     """
     evidence = {
         "cause": cause,
@@ -41,6 +43,7 @@ def should_retrain(
         "new_labels": new_labels,
         "new_labels_since_attempt": new_labels_since_attempt,
         "running": running,
+        "new_dataset": new_dataset,
         "rules": rules.model_dump(),
     }
     named = tuple(classes)
@@ -49,11 +52,13 @@ def should_retrain(
             "ask-labels", named, "drift asks for labels; only measured accuracy starts a retraining", evidence
         )
     refusal = "another retraining is under way" if running else ""
-    if not refusal and cause != "manual":
+    if not refusal and cause == "manual" and not new_labels and not new_dataset:
+        refusal = "nothing new since the last training: no settled label, no new image"
+    if not refusal and cause not in ("manual", "forced"):
         refusal = (
             _too_soon(now, last_attempt, rules)
             or _too_often(attempts_this_month, rules)
-            or _nothing_new(last_outcome, new_labels, new_labels_since_attempt, rules)
+            or ("" if new_dataset else _nothing_new(last_outcome, new_labels, new_labels_since_attempt, rules))
         )
     if refusal:
         return Decision("refused", named, refusal, evidence)

@@ -15,7 +15,7 @@ from components.operations.services import Services
 from components.records import ScoredChunk, SetAside, require_utc
 from components.scoring.batch import score
 from components.scoring.pieces import survey
-from components.store import predictions
+from components.store import champions, predictions, reading
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def score_items(
     content = survey(reopen())
     batch_id = batch_id or content.sha256
     batch = predictions.find_batch(services.database, batch_id)
-    model = require_champion(services) if batch is None else _model_of(services, batch.model_version)
+    model = require_champion(services) if batch is None else champions.model(services.database, batch.model_version)
     batch = predictions.open_batch(
         services.database, batch_id=batch_id, content_sha256=content.sha256, source=source,
         model_version=model.version, class_list=model.classes, items=content.items, scored_at=now, now=now,
@@ -60,7 +60,7 @@ def score_items(
         with closing(results):
             new_rows = sum(_write(services, batch, result) for result in results)
     batch = predictions.close_batch(services.database, batch, now=now)
-    aside = predictions.items_set_aside(services.database, batch)
+    aside = reading.items_set_aside(services.database, batch)
     return {
         "batch": batch.id,
         "model_version": batch.model_version,
@@ -68,7 +68,7 @@ def score_items(
         "images": batch.items,
         "predictions": batch.rows,
         "new_rows": new_rows,
-        "needs_review": predictions.needing_review(services.database, batch),
+        "needs_review": reading.needing_review(services.database, batch),
         "set_aside": len(aside),
         "set_aside_items": [{"name": a.name, "reason": a.reason, "detail": a.detail} for a in aside],
     }

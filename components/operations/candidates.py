@@ -75,7 +75,7 @@ def judge(services: Services, clone: Path, attempt: Attempt, version: int) -> di
         labels=labels,
         predicted=found.argmax(axis=1).astype(np.int64),
         ece=float(expected_calibration_error(found, labels, params.evaluate.ece_bins)),
-        parity_ok=bool(metrics["export"].get("parity_ok", False)),
+        parity_ok=bool(metrics["export"].get("passed", False)),
     )
     current = champions.champion(services.database)
     champion = None
@@ -109,14 +109,11 @@ def _note(services: Services, version: int, verdict: dict[str, Any], evaluation:
 
 def _headline(evaluation: dict[str, Any]) -> dict[str, float]:
     """Return the numbers a registry page shows first: those at the top of each split's report."""
-    found: dict[str, float] = {}
-    for split, report in evaluation.items():
-        if not isinstance(report, dict):
-            continue
-        for name in ("accuracy", "macro_f1", "ece_before", "ece", "images"):
+    calibration = evaluation["calibration"]
+    found = {name: float(calibration[name]) for name in ("temperature", "ece_before", "ece_after")}
+    for part, report in evaluation["parts"].items():
+        for name in ("accuracy", "macro_f1"):
             value = report.get(name)
-            if isinstance(value, int | float):
-                found[f"{split}.{name}"] = float(value)
-            elif isinstance(value, dict) and "value" in value:
-                found[f"{split}.{name}"] = float(value["value"])
+            if isinstance(value, dict):
+                found[f"{part}.{name}"] = float(value["value"])
     return found

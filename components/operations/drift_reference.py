@@ -1,4 +1,4 @@
-"""A new model's drift reference, frozen at its promotion: its own outputs on the latest closed window's stored images."""
+"""A new model's drift reference, frozen at its promotion: its outputs on the latest closed window's images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from components.operations.models import load_predictor
 from components.operations.services import Services
 from components.operations.windows import latest_closed
 from components.records import IMAGE_STATISTICS, ModelVersion
-from components.store import monitoring, predictions
+from components.store import monitoring, reading
 
 MOST_IMAGES = 5_000
 
@@ -23,12 +23,12 @@ MOST_IMAGES = 5_000
 def freeze_drift_reference(services: Services, model: ModelVersion, *, now: datetime) -> None:
     """Store what `model` says of up to 5,000 stored images of the latest closed window, unless it has a reference.
 
-    Nothing is stored before the first closed window: that window then becomes the reference of the model that served it.
+    Nothing is stored before the first closed window: it becomes the reference of the model that served it.
     """
     if monitoring.drift_reference(services.database, model.version) is not None:
         return
     window = latest_closed(services, now)
-    places = predictions.sample_places(services.database, window, MOST_IMAGES)
+    places = reading.sample_places(services.database, window, MOST_IMAGES)
     if not places:
         return
     predictor = load_predictor(services, model)

@@ -24,7 +24,7 @@ Counts = NDArray[np.int64]
 def watch_drift(
     services: Services, window: Window, segment: predictions.Segment, *, now: datetime
 ) -> list[DriftFinding]:
-    """Return the finding of each column and save them; the first closed window of a first model becomes its reference."""
+    """Return each column's finding and save them; the first closed window of a first model becomes its reference."""
     database, version = services.database, segment.model_version
     reference = monitoring.drift_reference(database, version)
     closed = closing_obstacle(services, window, now) is None
@@ -45,7 +45,7 @@ def watch_drift(
     found = findings(columns, services.workspace.params.monitor)
     monitoring.save_findings(database, window, version, found, now=now)
     if closed and reference.window != window.name:
-        draw_page(services, window, version, reference.window, found)
+        draw_page(services, window, version, reference.window)
     return found
 
 
@@ -57,16 +57,14 @@ def set_reference_from_window(
     bins = services.workspace.params.monitor.drift_bins
     columns: dict[str, Any] = {}
     for column in COLUMNS:
-        edges = monitoring.quantile_edges(database, window, version, column, bins)
+        edges = monitoring.quantile_edges(database, window, version, column, bins).tolist()
         counts = monitoring.histogram(database, window, version, column, edges)
-        columns[column] = {"edges": list(edges), "counts": counts.tolist()}
+        columns[column] = {"edges": edges, "counts": counts.tolist()}
     payload = {"predicted": monitoring.class_counts(database, window, version).tolist(), "columns": columns}
     monitoring.set_drift_reference(database, version, window.name, payload, now=now)
 
 
-def draw_page(
-    services: Services, window: Window, version: int, reference_window: str, found: list[DriftFinding]
-) -> None:
+def draw_page(services: Services, window: Window, version: int, reference_window: str) -> None:
     """Write Evidently's page of a closed window, once, from bounded samples of the two windows."""
     target = services.workspace.reports / f"{window.name}-v{version}.html"
     if target.is_file():
@@ -78,6 +76,5 @@ def draw_page(
     current = monitoring.sample_rows(services.database, window, version, rows)
     if len(reference["predicted"]) == 0 or len(current["predicted"]) == 0:
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
     title = f"Window {window.name}, model {version}, against {reference_window}"
-    write_page(reference, current, target, title=title, findings=found)
+    write_page(target, reference=reference, window=current, title=title, report_rows=rows)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from components.monitoring.accuracy import Estimates, estimate
-from components.monitoring.policy import Judgement, ReferenceLevel, judge, reference_from, significantly_better
+from components.monitoring.policy import Judgement, ReferenceLevel, Stage, judge, reference_from, significantly_better
 from components.operations import reactions
 from components.operations.drift_watch import watch_drift
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle, latest_closed
 from components.records import ClassAccuracy, ClassState, Decision, StratumCounts, Window, require_utc
-from components.store import labelling, ledger, monitoring, predictions
+from components.store import labelling, ledger, monitoring, predictions, requests
 
 LOCK_WAIT_SECONDS = 600.0
 
@@ -48,7 +49,12 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
     watched = Watched(window, segment, counts, estimate(counts))
     drift = watch_drift(services, window, segment, now=now)
     classes, decision = _judge(services, watched, now)
-    monitoring.save_estimates(services.database, window, segment.model_version, [c.as_json() for c in classes], now=now)
+    overall = {
+        "accuracy": watched.estimates.accuracy.as_json() if watched.estimates.accuracy else None,
+        "calibration_error": watched.estimates.calibration_error,
+    }
+    found = [c.as_json() for c in classes]
+    monitoring.save_estimates(services.database, window, segment.model_version, found, now=now, overall=overall)
     if any(finding.drifted for finding in drift):
         reactions.on_drift(services, watched.window, segment.model_version, drift, now=now)
     return {
@@ -56,9 +62,9 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
         "model_version": segment.model_version,
         "predictions": segment.predictions,
         "labels": int(counts.labelled.sum()),
-        "overall": watched.estimates.accuracy.as_json() if watched.estimates.accuracy else None,
-        "calibration_error": watched.estimates.calibration_error,
-        "classes": [c.as_json() for c in classes],
+        "overall": overall["accuracy"],
+        "calibration_error": overall["calibration_error"],
+        "classes": found,
         "drift": [finding.as_json() for finding in drift],
         "decision": decision.as_json(),
     }
@@ -73,9 +79,11 @@ def _judge(services: Services, watched: Watched, now: datetime) -> tuple[tuple[C
     recorded = monitoring.judgements(services.database, window, version)
     if recorded and recorded[-1].payload["final"]:
         last = recorded[-1]
-        reactions.complete(services, window, version, last.payload, now=now)  # a crash may have cut it short
-        return _as_recorded(judge(watched.estimates, watched.counts, level, rules, "topped-up"), last.payload)
-    stage = "topped-up" if recorded else "first"
+        today = judge(watched.estimates, watched.counts, level, rules, "topped-up")
+        classes, decision = _as_recorded(today, last.payload)
+        reactions.follow_up(services, window, version, classes, decision, now=now)  # a crash may have cut it short
+        return classes, decision
+    stage: Stage = "topped-up" if recorded else "first"
     judgement = judge(watched.estimates, watched.counts, level, rules, stage)
     waiting = _not_due(services, watched, len(recorded) + 1, now)
     if waiting:
@@ -114,14 +122,21 @@ def _record(services: Services, watched: Watched, judgement: Judgement, round_no
     }
     if not judgement.final:
         labelling.top_up(services.database, window, version, judgement.top_up, now=now)
-    monitoring.record_judgement(services.database, window, version, round_no, payload, now=now)
-    ledger.record(
-        services.database, kind="judgement", actor="monitor", action=judgement.decision.action, now=now,
-        reason=judgement.decision.reason, classes=judgement.decision.classes, window=window.name,
-        model_version=version, evidence=judgement.decision.evidence,
-    )  # fmt: skip
+    decision = judgement.decision
+    # One transaction: a crash leaves a judgement with its ledger row and its request, or none of them.
+    with services.database.transaction() as connection:
+        monitoring.record_judgement(connection, window, version, round_no, payload, now=now)
+        ledger.record(
+            connection, kind="judgement", actor="monitor", action=decision.action, reason=decision.reason,
+            classes=decision.classes, window=window.name, model_version=version, evidence=decision.evidence, now=now,
+        )  # fmt: skip
+        if decision.action == "retrain":
+            requests.open_request(
+                connection, reason=decision.reason, classes=decision.classes, window=window.name, now=now,
+                evidence={"cause": "accuracy", "rules": payload["rules"], "model_version": version},
+            )  # fmt: skip
     if judgement.final:
-        reactions.complete(services, window, version, payload, now=now)
+        reactions.follow_up(services, window, version, judgement.classes, decision, now=now)
 
 
 def _set_reference(
@@ -157,7 +172,7 @@ def _replace_reference(services: Services, watched: Watched, now: datetime) -> N
     )  # fmt: skip
 
 
-def _as_recorded(judgement: Judgement, payload: dict[str, Any]) -> tuple[tuple[ClassAccuracy, ...], Decision]:
+def _as_recorded(judgement: Judgement, payload: Mapping[str, Any]) -> tuple[tuple[ClassAccuracy, ...], Decision]:
     """Return today's estimates (late labels count in them) under the states and the decision that were recorded."""
     states = payload["states"]
     classes = tuple(_with_state(c, states.get(c.name)) for c in judgement.classes)

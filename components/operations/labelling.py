@@ -31,9 +31,9 @@ def draw_window(services: Services, window_name: str | None, *, now: datetime) -
     window = Window.parse(window_name) if window_name else latest_closed(services, now)
     require_closed(services, window, now)
     monitoring.rollup(services.database, window)
-    draws = []
+    draws: list[dict[str, Any]] = []
     for segment in predictions.segments(services.database, window):
-        reference = is_reference_window(services, window, segment.classes)
+        reference = is_reference_window(services, window)
         n = budget(segment.predictions, rules, reference=reference)
 
         def sizes(counts: StratumCounts, n: int = n) -> NDArray[np.int64]:
@@ -59,9 +59,9 @@ def draw_window(services: Services, window_name: str | None, *, now: datetime) -
     return result
 
 
-def is_reference_window(services: Services, window: Window, classes: tuple[str, ...]) -> bool:
-    """Return whether this window is to become the service's reference level for this class list."""
-    level = monitoring.reference_level(services.database, classes)
+def is_reference_window(services: Services, window: Window) -> bool:
+    """Return whether this window is, or is to become, the service's reference level."""
+    level = monitoring.reference_level(services.database)
     return level is None or level.window == window.name
 
 

@@ -1,41 +1,52 @@
-"""What follows from a judgement or a finding: a request, more labels, an alert. Each may be repeated without harm."""
+"""What follows from a judgement or a finding: images to learn from, an alert. Each may be repeated without harm."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from components.alerts.message import accuracy_alert, drift_alert, recovered_alert
-from components.operations.alerting import recover, send
+from components.operations.alerting import open_alerts, recover, send_once
 from components.operations.services import Services
-from components.records import DriftFinding, Window
-from components.store import labelling, requests
+from components.records import ClassAccuracy, Decision, DriftFinding, Window
+from components.store import labelling
+
+ACCURACY = "accuracy/"
 
 
-def complete(services: Services, window: Window, version: int, payload: Mapping[str, Any], *, now: datetime) -> None:
-    """Bring about what a final judgement asks for; what is there already stays."""
-    decision = payload["decision"]
-    if decision["action"] != "retrain":
-        for signal in ("accuracy",):
-            recover(services, f"{signal}:{version}", recovered_alert(signal, version, window.name), now=now)
+def follow_up(
+    services: Services,
+    window: Window,
+    version: int,
+    classes: Sequence[ClassAccuracy],
+    decision: Decision,
+    *,
+    now: datetime,
+) -> None:
+    """Bring about what a final judgement asks for; what is there already stays, so a crash is made good by a rerun."""
+    if decision.action != "retrain":
+        for alert in open_alerts(services, ACCURACY):
+            recover(services, alert["key"], recovered_alert(alert["title"], alert["key"]), now=now)
         return
-    classes: list[str] = decision["classes"]
-    request, created = requests.open_request(
-        services.database, cause="accuracy", reason=decision["reason"], classes=classes, window=window.name,
-        model_version=version, evidence={"rules": payload["rules"]}, now=now,
+    labelling.fill_training_queue(
+        services.database, window, version, classes=decision.classes, now=now,
+        limit=services.workspace.params.labelling.training_queue,
     )  # fmt: skip
-    if not created:
-        return
-    wanted = services.workspace.params.labelling.training_queue
-    tasks = labelling.fill_training_queue(services.database, window, version, classes=classes, limit=wanted, now=now)
-    send(services, accuracy_alert(version, window.name, classes, decision["reason"], request, tasks), now=now)
+    links = report_links(services, window, version)
+    send_once(services, accuracy_alert(window.name, version, classes, decision, links=links), now=now)
 
 
 def on_drift(
     services: Services, window: Window, version: int, findings: Sequence[DriftFinding], *, now: datetime
 ) -> None:
-    """Tell people about drift. It asks for labels; only measured accuracy starts a retraining."""
-    report = services.workspace.reports / f"{window.name}-v{version}.html"
-    link = str(report) if report.is_file() else None
-    send(services, drift_alert(version, window.name, [f for f in findings if f.drifted], link), now=now)
+    """Tell people about drift. It asks for their attention; only measured accuracy starts a retraining."""
+    links = report_links(services, window, version)
+    send_once(services, drift_alert(window.name, version, findings, labels_asked=0, links=links), now=now)
+
+
+def report_links(services: Services, window: Window, version: int) -> dict[str, str]:
+    """Return the link to the window's page, where it was drawn."""
+    page = services.workspace.reports / f"{window.name}-v{version}.html"
+    base = services.workspace.params.alerts.links_base
+    address = f"{base.rstrip('/')}/{page.name}" if base else page.as_uri()
+    return {"Report": address} if page.is_file() else {}

@@ -82,7 +82,7 @@ def begin(services: Services, *, cause: Cause, reason: str, force: bool, actor: 
 
 @contextmanager
 def finishing(services: Services, attempt: Attempt, *, now: datetime) -> Iterator[None]:
-    """End the attempt as failed, with an alert, if the block raises; the champion stays and a later one may try again."""
+    """End the attempt as failed, with an alert, if the block raises; the champion stays."""
     try:
         yield
     except PerennialError as error:
@@ -111,15 +111,14 @@ def collect_labels(services: Services, clone: WorkspaceClone, attempt: Attempt, 
         )  # fmt: skip
         if report.changed:
             message = f"Add {report.added} labelled predictions, correct {report.corrected}"
-            version = clone.commit_dataset(paths, message, now)
+            clone.commit_dataset(paths, message, now)
             clone.publish()
-        labelling.mark_exported(services.database, [s.task_id for s in settled], latest_dataset(clone.root))
-        if report.changed:
-            return version
-    found = latest_dataset(clone.root)
-    if found is None:
+    version = latest_dataset(clone.root)
+    if version is None:
         raise RefusedError("there is no data yet; bring images in with `perennial ingest SOURCE`")
-    return found
+    # After the push: a crash before it exports them again, and what is in the dataset already changes nothing.
+    labelling.mark_exported(services.database, [label.task_id for label in settled], version)
+    return version
 
 
 def _as_items(services: Services, settled: Sequence[labelling.SettledLabel]) -> Iterator[SourceItem]:

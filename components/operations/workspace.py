@@ -66,7 +66,7 @@ class Workspace:
 
 
 def template_folder() -> Path:
-    """Return the folder that holds the templates dvc.yaml and params.yaml: the source's root, or the installed share."""
+    """Return the folder of the templates dvc.yaml and params.yaml: the source's root, or the installed share."""
     for folder in (PACKAGE.parent, Path(sys.prefix) / "share" / "perennial"):
         if (folder / "dvc.yaml").is_file() and (folder / "params.yaml").is_file():
             return folder
@@ -83,11 +83,11 @@ def open_workspace(root: Path, settings: Settings) -> Workspace:
     root = root.resolve()
     if is_source_checkout(root):
         raise RefusedError(
-            f"{root} is Perennial's source, not a workspace; make one with `perennial init DIR`, then use --workspace DIR"
+            f"{root} is Perennial's source, not a workspace; make one with `perennial init DIR`, use --workspace DIR"
         )
     if not (root / STATE).is_dir() or not (root / "dvc.yaml").is_file():
         raise ConfigurationError(
-            f"{root} is not a workspace (no {STATE} or dvc.yaml); make one with `perennial init {root}`"
+            f"{root} is not a workspace (no {STATE}, no dvc.yaml); make one with `perennial init {root}`"
         )
     return Workspace(root, load_params(root / "params.yaml"), settings)
 

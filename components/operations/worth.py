@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from components.alerts.message import refused_retraining_alert
 from components.data.versions import latest_dataset
 from components.errors import RefusedError
 from components.monitoring.retraining import Cause, should_retrain
+from components.operations.alerting import send
 from components.operations.services import Services
 from components.records import Decision, require_utc
 from components.store import champions, labelling, ledger, requests
-
 
 OUTCOMES = ("done", "refused", "failed", "unhelpful")
 
@@ -30,6 +31,8 @@ def ask_worth_it(
         services.database, kind="retrain", actor=actor, action=decision.action, reason=decision.reason,
         classes=decision.classes, evidence={**decision.evidence, "asked": reason}, now=now,
     )  # fmt: skip
+    if cause not in ("manual", "forced"):
+        send(services, refused_retraining_alert(decision), now=now)
     raise RefusedError(f"not retrained: {decision.reason}")
 
 
@@ -43,7 +46,7 @@ def decide(services: Services, *, cause: Cause, force: bool, now: datetime) -> D
     if current is None and requests.last_attempt(database) is None:
         return Decision("retrain", reason="the first model", evidence={"dataset_version": dataset})
     last = requests.last_attempt(database)
-    trained_on = current.dataset_version if current else None
+    trained = champions.models(database)
     facts: dict[str, Any] = {
         "last_attempt": last.started_at if last else None,
         "last_outcome": last.state if last and last.state in OUTCOMES else None,
@@ -56,7 +59,7 @@ def decide(services: Services, *, cause: Cause, force: bool, now: datetime) -> D
         "forced" if force else cause,
         now=now,
         running=running is not None and running.lease_until is not None and running.lease_until > now,
-        new_dataset=dataset != trained_on,
+        new_dataset=not trained or dataset != trained[0].dataset_version,
         rules=services.workspace.params.retrain,
         **facts,
     )

@@ -15,7 +15,7 @@ from components.store.tables import alert
 from components.store.values import clean_text
 
 
-def record_alert(store: Store, key: str, level: str, title: str, body: str, now: datetime) -> bool:  # noqa: PLR0917
+def record_alert(store: Store, key: str, *, level: str, title: str, body: str, now: datetime) -> bool:
     """Return whether the alert is new and worth sending; an open one of the same key is only counted and updated."""
     now = require_utc(now)
     row = {

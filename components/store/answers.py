@@ -19,7 +19,7 @@ from components.store.database import Database
 from components.store.tables import label
 from components.store.values import clean_text
 
-Settle = Callable[[Sequence[tuple[str, str]], int], Settled | None]
+Settle = Callable[[Sequence[tuple[str, str]]], Settled | None]
 
 RESERVED = tuple(answer.value for answer in Answer)
 _ROWS_A_STATEMENT = 1000
@@ -36,7 +36,7 @@ RETURNING t.id
 # Locked in one order, so that two deliveries about the same tasks wait for each other and never deadlock.
 _LOCK = text(
     """
-SELECT t.id, c.classes, t.wanted, t.state, t.settled_answer
+SELECT t.id, c.classes, t.state, t.settled_answer
 FROM label_task t JOIN class_list c ON c.id = t.class_list_id
 WHERE t.id = ANY(CAST(:ids AS bigint[]))
 ORDER BY t.id FOR UPDATE OF t
@@ -61,12 +61,10 @@ def record_answers(db: Database, answers: Sequence[LabelAnswer], now: datetime, 
 
     Keys: `new`, `repeated` (the same key from the same person before), `parked` (no such task yet), `adopted` (parked
     before, task known now), and, of tasks, `settled` and `adjudication`, those whose verdict changed.
-    settle: given (annotator, answer) pairs, oldest first, and how many are wanted, returns the verdict or None.
+    settle: given (annotator, answer) pairs, oldest first, returns the verdict, or None while too few answered.
     Raises DataError, naming task and answer, for an answer that is not in the task's class list.
     """
-    done: Counter[str] = Counter(
-        dict.fromkeys(("new", "repeated", "parked", "adopted", "settled", "adjudication"), 0)
-    )
+    done: Counter[str] = Counter(dict.fromkeys(("new", "repeated", "parked", "adopted", "settled", "adjudication"), 0))
     with db.transaction() as connection:
         asked = sorted({answer.task_id for answer in answers})
         known = {row.id: row for row in connection.execute(_LOCK, {"ids": asked})}
@@ -136,7 +134,7 @@ def _settle(connection: Connection, task_ids: list[int], settle: Settle, now: da
         given[task_id].append((annotator, answer))
     changed = []
     for row in found:
-        verdict = settle(given[row.id], row.wanted)
+        verdict = settle(given[row.id])
         state, answer = ("open", None) if verdict is None else (verdict.outcome, verdict.answer)
         if (state, answer) != (row.state, row.settled_answer):
             changed.append((row.id, state, answer))

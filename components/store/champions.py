@@ -18,7 +18,7 @@ from components.store.tables import class_list, decision
 from components.store.tables import model_version as model_table
 
 KIND = "champion"
-STATES = ("candidate", "champion", "previous", "retired", "rejected")
+_MOVED = decision.c.evidence.has_key("previous_version")  # a rejection is of this kind too, and moves nothing
 
 
 def register_model(store: Store, model: ModelVersion) -> None:
@@ -124,6 +124,14 @@ def set_state(store: Store, version: int, state: str) -> None:
             raise ConflictError(f"model version {version} is {current.state}; promote another one first")
 
 
+def add_metrics(store: Store, version: int, metrics: JsonObject) -> None:
+    """Add entries, such as the gate's verdict, to a model's metrics. Raises ConfigurationError if it is unknown."""
+    with within(store) as connection:
+        known = _model(connection, version)
+        merged = {**known.metrics, **metrics}
+        connection.execute(update(model_table).where(model_table.c.version == version).values(metrics=merged))
+
+
 def previous(store: Store) -> ModelVersion | None:
     """Return the model that served before the champion, or None."""
     with within(store) as connection:
@@ -133,7 +141,7 @@ def previous(store: Store) -> ModelVersion | None:
 
 def champion_history(db: Database) -> list[dict[str, Any]]:
     """Return every change of champion, newest first: version, previous, since, action, actor, reason, evidence."""
-    asked = select(decision).where(decision.c.kind == KIND).order_by(decision.c.id.desc())
+    asked = select(decision).where(decision.c.kind == KIND, _MOVED).order_by(decision.c.id.desc())
     with db.transaction() as connection:
         rows = connection.execute(asked).all()
     return [
@@ -188,11 +196,3 @@ def _record(row: Row[Any]) -> ModelVersion:
 
 def _named(version: int | None) -> str:
     return "none" if version is None else f"version {version}"
-
-
-def add_metrics(store: Store, version: int, metrics: JsonObject) -> None:
-    """Add entries, such as the gate's verdict, to a model's metrics. Raises ConfigurationError for an unknown version."""
-    with within(store) as connection:
-        known = _model(connection, version)
-        merged = {**known.metrics, **metrics}
-        connection.execute(update(model_table).where(model_table.c.version == version).values(metrics=merged))

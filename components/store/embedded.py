@@ -22,11 +22,11 @@ from components.store.postgres_home import (
     SYSTEM_FOLDER,
     PostgresHome,
     abandoned_homes,
-    file_lock,
     recorded_home,
     settle_home,
     write_atomically,
 )
+from components.store.postgres_programs import file_lock
 
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
@@ -50,7 +50,8 @@ LOG_BYTES = 10_000_000
 class EmbeddedPostgres:
     """The server of one workspace. `workspace_state` is its `.perennial` folder.
 
-    Every method is safe to call from several processes at once. settings: further lines of postgresql.conf.
+    Every method is safe to call from several processes at once. settings: further lines of postgresql.conf;
+    `fsync` off is for tests, whose data may be lost with the machine.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class EmbeddedPostgres:
                 self._stop_abandoned()
             home = settle_home(self._state, self._system_folder)
             if not home.data.exists():
-                _make_cluster(home)
+                _make_cluster(home, sync=self._settings.get("fsync") != "off")
             self._bring_up(home)
 
     def stop(self) -> None:
@@ -168,13 +169,13 @@ class EmbeddedPostgres:
         time.sleep(0.2)
 
 
-def _make_cluster(home: PostgresHome) -> None:
+def _make_cluster(home: PostgresHome, *, sync: bool) -> None:
     # Made aside and renamed: an interrupted initdb leaves nothing that looks like a database.
     partial = Path(tempfile.mkdtemp(prefix="initdb-", dir=home.folder))
     if os.geteuid() == 0:
         os.chown(partial, home.uid, home.gid)
     options = ("-U", "postgres", "-A", "trust", "--encoding=UTF8", "--no-locale", "--no-instructions")
-    done = home.run("initdb", "-D", str(partial), *options)
+    done = home.run("initdb", "-D", str(partial), *options, *([] if sync else ["--no-sync"]))
     if done.returncode != 0:
         shutil.rmtree(partial, ignore_errors=True)
         raise ServiceError(f"PostgreSQL cannot make its files in {home.folder}: {_last_lines(done.stderr)}")

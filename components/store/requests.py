@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, func, or_, select, text, update
+from sqlalchemy import Connection, Row, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from components.errors import ConflictError, IntegrityError
@@ -19,7 +19,6 @@ from components.store.values import clean_text
 Outcome = Literal["done", "refused", "failed", "unhelpful"]
 
 _UNFINISHED = retrain_request.c.state.in_(("open", "claimed"))
-_UNFINISHED_LITERAL = text("state IN ('open', 'claimed')")
 _BEGUN = (retrain_request.c.started_at.is_not(None), retrain_request.c.state != "refused")
 _TRIES = 5
 
@@ -32,6 +31,7 @@ class RetrainRequest:
     reason: str
     classes: tuple[str, ...]
     window: str | None
+    model_version: int | None
     evidence: JsonObject
     state: str
     opened_at: datetime
@@ -51,33 +51,34 @@ def open_request(
     window: str | None,
     now: datetime,
     evidence: JsonObject,
+    model_version: int | None = None,
+    cause: str | None = None,
 ) -> tuple[int, bool]:
-    """Return (number, True) of a new request, or (number, False) of the unfinished one that is there already.
+    """Return (number, True) of a new request, or (number, False) of one that is there already.
 
-    In the transaction that records a judgement, both are stored or neither: a crash between them loses nothing.
+    There already is: any unfinished request; and, where window and model are given, the one this segment ever made,
+    finished or not. cause: kept in the evidence. On a connection it commits or vanishes with the caller's transaction.
     """
     row = {
         "reason": clean_text(reason),
         "classes": [clean_text(name) for name in classes],
         "window_name": window,
-        "evidence": dict(evidence),
+        "model_version": model_version,
+        "evidence": {**evidence, **({} if cause is None else {"cause": cause})},
         "state": "open",
         "opened_at": require_utc(now),
         "attempts": 0,
     }
-    statement = (
-        insert(retrain_request)
-        .values(row)
-        .on_conflict_do_nothing(index_elements=[text("(true)")], index_where=_UNFINISHED_LITERAL)
-        .returning(retrain_request.c.id)
-    )
+    statement = insert(retrain_request).values(row).on_conflict_do_nothing().returning(retrain_request.c.id)
+    same = and_(retrain_request.c.window_name == window, retrain_request.c.model_version == model_version)
+    there = select(retrain_request.c.id).where(or_(_UNFINISHED, same)).order_by(same.desc()).limit(1)
     with within(store) as connection:
         for _ in range(_TRIES):
             made = connection.execute(statement).scalar_one_or_none()
             if made is not None:
                 return int(made), True
             # The other one may have been finished since the insert looked; then ours is welcome after all.
-            found = connection.execute(select(retrain_request.c.id).where(_UNFINISHED)).scalar_one_or_none()
+            found = connection.execute(there).scalar_one_or_none()
             if found is not None:
                 return int(found), False
     raise IntegrityError("retraining requests come and go faster than one can be opened; try again")
@@ -184,6 +185,7 @@ def _record(row: Row[Any]) -> RetrainRequest:
         reason=row.reason,
         classes=tuple(row.classes),
         window=row.window_name,
+        model_version=row.model_version,
         evidence=row.evidence,
         state=row.state,
         opened_at=row.opened_at,

@@ -209,7 +209,6 @@ label_task = Table(
     _has("conf_bin", SmallInteger),
     _has("u", Double),
     _may("inclusion_probability", Double),
-    _has("wanted", SmallInteger),
     _has("state", Text),
     _may("settled_answer", Text),
     _may("settled_at", MOMENT),
@@ -285,7 +284,12 @@ reference_level = Table(
 )
 
 drift_reference = Table(
-    "drift_reference", METADATA, _key("model_version", Integer), _has("payload", JSONB), _has("set_at", MOMENT)
+    "drift_reference",
+    METADATA,
+    _key("model_version", Integer),
+    _has("window_name", Text),
+    _has("payload", JSONB),
+    _has("set_at", MOMENT),
 )
 
 judgement = Table(
@@ -305,6 +309,7 @@ retrain_request = Table(
     _has("reason", Text),
     _has("classes", TEXTS),
     _may("window_name", Text),
+    _may("model_version", Integer),
     _has("evidence", JSONB),
     _has("state", Text),
     _has("opened_at", MOMENT),

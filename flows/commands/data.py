@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -50,9 +51,14 @@ def audit(root: Path, as_json: bool, now: datetime, limit: int) -> None:
     emit(
         result,
         as_json,
-        [f"{result['metrics']['suspects']} suspects in {result['metrics']['images']} images of {result['dataset_version']}",
+        [_headline(result),
          table(("image", "given", "likely", "score"), rows)],
     )  # fmt: skip
+
+
+def _headline(result: dict[str, Any]) -> str:
+    metrics = result["metrics"]
+    return f"{metrics['suspects']} suspects in {metrics['images']} images of {result['dataset_version']}"
 
 
 VERBS = (ingest, audit)

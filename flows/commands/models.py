@@ -27,11 +27,11 @@ def retrain(root: Path, as_json: bool, now: datetime, reason: str, force: bool) 
     from components.operations.worth import ask_worth_it
 
     with services(root) as opened:  # A cheap question, answered before Prefect is imported.
-        ask_worth_it(opened, reason=reason, force=force, actor=_person(), now=now)
+        ask_worth_it(opened, cause="manual", reason=reason, force=force, actor=_person(), now=now)
     workspace = prepare_flows(root)
     from flows.retrain import retrain as flow
 
-    result = flow(workspace, reason or "on demand", _person(), force, now)
+    result = flow(workspace, reason or "on demand", _person(), force, now, cause="manual")
     emit(result, as_json, _verdict_lines(result))
     if not result["promoted"]:
         raise click.exceptions.Exit(3)

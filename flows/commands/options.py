@@ -23,10 +23,9 @@ def verb(function: Command) -> Command:
 
     @click.option("--workspace", "-w", default=None, metavar="DIR", help="The workspace to work in. [default: here]")
     @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-    @click.pass_context
     @functools.wraps(function)
-    def wrapped(context: click.Context, workspace: str | None, as_json: bool, **arguments: Any) -> Any:
-        inherited = (context.find_root().obj or {}).get("workspace")
+    def wrapped(workspace: str | None, as_json: bool, **arguments: Any) -> Any:
+        inherited = (click.get_current_context().find_root().obj or {}).get("workspace")
         return function(root=Path(workspace or inherited or "."), as_json=as_json, **arguments)
 
     return wrapped

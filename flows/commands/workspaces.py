@@ -36,7 +36,7 @@ def doctor(root: Path, as_json: bool) -> None:
     switch_telemetry_off()
     result = examine(root, Settings.from_environment())
     rows = [(check["name"], "ok" if check["ok"] else "FAILED", check["detail"]) for check in result["checks"]]
-    urls = [(name, value) for name, value in result.items() if name != "checks" and name != "ok"]
+    urls = [(name, value) for name, value in result.items() if name not in {"checks", "ok"}]
     emit(result, as_json, [table(("check", "", "detail"), rows), "", table(("what", "where"), urls)])
     if not result["ok"]:
         raise click.exceptions.Exit(1)

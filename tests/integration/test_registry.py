@@ -271,7 +271,7 @@ def test_standard_clients_load_the_champion_and_predict(registry, export, monkey
     try:
         loaded = mlflow.pyfunc.load_model("models:/perennial@champion")
         answers = loaded.predict(images())
-        with pytest.raises(mlflow.exceptions.MlflowException, match="shape|type"):
+        with pytest.raises(mlflow.exceptions.MlflowException, match=r"shape|type"):
             loaded.predict(images().astype(np.float32))
     finally:
         mlflow.set_tracking_uri(None)

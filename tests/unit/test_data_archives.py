@@ -161,7 +161,7 @@ def test_a_gzip_bomb_is_refused() -> None:
 def test_too_many_or_too_large_files_refuse_the_archive(kind: str, caps: ArchiveLimits) -> None:
     content = packed(kind, [(f"cat/{n}.png", bytes(range(250)) * 5) for n in range(3)])
 
-    with pytest.raises(DataError, match="split it|refused as a bomb"):
+    with pytest.raises(DataError, match=r"split it|refused as a bomb"):
         read(kind, content, caps)
 
 
@@ -183,15 +183,14 @@ def test_a_tar_header_that_claims_a_huge_extension_is_refused_without_reading_it
 
 
 def test_a_tar_that_points_backwards_is_refused() -> None:
-    entry = tarfile.TarInfo("cat/1.png")
-    entry.size = 0
-    header = bytearray(entry.tobuf(tarfile.GNU_FORMAT))
-    header[124:136] = b"\xff" * 10 + (2**16 - 512).to_bytes(2, "big")  # -512 in base 256: the header itself, again
+    start = packed("tar", [("cat/1.png", PNG)])[: 512 + 512 * -(-len(PNG) // 512)]
+    header = bytearray(tarfile.TarInfo("cat/2.png").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" * 10 + (2**16 - 512).to_bytes(2, "big")  # -512 in base 256: the same header, again
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\x00 " % sum(header)
 
-    with pytest.raises(DataError, match="not a readable"):
-        read("tar", bytes(header) + b"\x00" * 1024)
+    with pytest.raises(DataError, match="entry 2 points back"):
+        read("tar", start + bytes(header) + b"\x00" * 1024)
 
 
 def test_files_of_the_same_name_all_come_in_a_fixed_order() -> None:

@@ -152,7 +152,7 @@ def test_cmyk_becomes_rgb() -> None:
         (5, lambda a: a.T),
         (6, lambda a: np.rot90(a, -1)),
         (7, lambda a: np.rot90(a, 2).T),
-        (8, lambda a: np.rot90(a)),
+        (8, np.rot90),
     ],
 )
 def test_exif_orientation_is_applied_once(kind: str, orientation: int, turn: object) -> None:

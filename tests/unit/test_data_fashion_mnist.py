@@ -95,7 +95,7 @@ def test_apt_fetches_once_into_the_cache_without_touching_the_system(
 def test_torchvision_is_asked_where_apt_is_missing(
     tmp_path: Path, small: None, no_apt: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stub(monkeypatch, lambda root, download: write_files(Path(root) / "FashionMNIST" / "raw"))
+    stub(monkeypatch, lambda root, **_: write_files(Path(root) / "FashionMNIST" / "raw"))
 
     assert load_fashion_mnist(tmp_path, tmp_path / "none").test_images.shape == (2, 28, 28)
 
@@ -114,7 +114,7 @@ def test_a_damaged_cache_is_fetched_again(
 ) -> None:
     kept = write_files(tmp_path / "fashion-mnist")
     (kept / "t10k-labels-idx1-ubyte.gz").write_bytes(b"damaged")
-    stub(monkeypatch, lambda root, download: write_files(Path(root) / "FashionMNIST" / "raw"))
+    stub(monkeypatch, lambda root, **_: write_files(Path(root) / "FashionMNIST" / "raw"))
 
     assert load_fashion_mnist(tmp_path, tmp_path / "none").test_labels.tolist() == [0, 1]
     assert load_fashion_mnist(tmp_path, tmp_path / "none").test_labels.tolist() == [0, 1]

@@ -251,6 +251,7 @@ def torchvision(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
         def __init__(self, root: str, train: bool = True, download: bool = False) -> None:
             assert Path(root).is_dir()
+            assert download
             self.count = 3 if train else 1
 
         def __len__(self) -> int:
@@ -261,7 +262,7 @@ def torchvision(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
     class Unreachable:
         def __init__(self, root: str, split: str = "train", download: bool = False) -> None:
-            raise RuntimeError("no network")
+            raise RuntimeError(f"no network for {split} in {root}" if download else "not asked to download")
 
     class Boxes:
         def __init__(self, root: str, download: bool = False) -> None: ...

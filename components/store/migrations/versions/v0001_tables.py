@@ -114,7 +114,8 @@ BEGIN
     IF to_regclass(quote_ident(partition)) IS NOT NULL THEN
         RETURN;
     END IF;
-    PERFORM pg_advisory_xact_lock(hashtextextended(partition, 0));
+    -- A lock on the table, not an advisory one: taking it also makes this session see what others have made.
+    LOCK TABLE prediction IN SHARE UPDATE EXCLUSIVE MODE;
     IF to_regclass(quote_ident(partition)) IS NOT NULL THEN
         RETURN;
     END IF;
@@ -221,7 +222,6 @@ CREATE TABLE label_task (
     conf_bin smallint NOT NULL,
     u double precision NOT NULL,
     inclusion_probability double precision CHECK (inclusion_probability > 0 AND inclusion_probability <= 1),
-    wanted smallint NOT NULL DEFAULT 1 CHECK (wanted >= 1),
     state text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'settled', 'adjudication')),
     settled_answer text,
     settled_at timestamptz,
@@ -252,6 +252,17 @@ CREATE TABLE label (
 );
 CREATE INDEX label_task_id ON label (task_id);
 CREATE INDEX label_parked ON label (task_number) WHERE task_id IS NULL;
+CREATE VIEW trainable_label AS
+SELECT t.id AS task_id, t.image_id, t.settled_answer AS answer, t.window_name AS "window", t.model_version,
+    c.classes[t.predicted + 1] AS predicted,
+    ARRAY(SELECT DISTINCT l.annotator FROM label l WHERE l.task_id = t.id ORDER BY 1) AS annotators,
+    b.scored_at AS captured_at, t.settled_at, s.name AS shard, t.shard_row AS "row", t.queue, t.exported_in
+FROM label_task t
+JOIN class_list c ON c.id = t.class_list_id
+JOIN batch b ON b.number = t.batch_number
+JOIN image_shard s ON s.id = t.shard_id
+WHERE t.state = 'settled' AND t.settled_answer = ANY(c.classes);
+COMMENT ON VIEW trainable_label IS 'Verdicts that name a class, and where the pixels lie';
 COMMENT ON TABLE label IS 'Append-only answers; task_id is empty while the task is unknown (parked)';
 """
 
@@ -316,6 +327,7 @@ COMMENT ON TABLE reference_level IS 'The service''s reference accuracy per class
 
 CREATE TABLE drift_reference (
     model_version integer PRIMARY KEY REFERENCES model_version,
+    window_name text NOT NULL,
     payload jsonb NOT NULL,
     set_at timestamptz NOT NULL
 );
@@ -338,6 +350,7 @@ CREATE TABLE retrain_request (
     reason text NOT NULL,
     classes text[] NOT NULL,
     window_name text,
+    model_version integer REFERENCES model_version,
     evidence jsonb NOT NULL,
     state text NOT NULL CHECK (state IN ('open', 'claimed', 'done', 'refused', 'failed', 'unhelpful')),
     opened_at timestamptz NOT NULL,
@@ -350,6 +363,7 @@ CREATE TABLE retrain_request (
     CHECK ((state = 'claimed') = (lease_until IS NOT NULL))
 );
 CREATE UNIQUE INDEX retrain_request_one_open ON retrain_request ((true)) WHERE state IN ('open', 'claimed');
+CREATE UNIQUE INDEX retrain_request_one_a_segment ON retrain_request (window_name, model_version);
 COMMENT ON TABLE retrain_request IS 'Wishes for a retraining, one unfinished at a time; a claim ends with its lease';
 
 CREATE TABLE decision (

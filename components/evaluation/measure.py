@@ -1,0 +1,61 @@
+"""From logits of several sets of images to one evaluation: temperature, calibrated metrics, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.errors import DataError
+from components.evaluation.metrics import classification_report
+from components.model.calibration import expected_calibration_error, fit_temperature, softmax
+from components.params import Evaluate
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One set of images: logits (N, K) and labels (N,)."""
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+def measure(
+    parts: Mapping[str, Part], trusted: NDArray[np.bool_], classes: Sequence[str], rules: Evaluate
+) -> dict[str, Any]:
+    """Return temperature, calibration error before and after it, and the calibrated metrics of every part.
+
+    parts: the first is the one to judge calibration on; "validation" must be among them. trusted: (N,) the validation
+    rows whose label the audit does not doubt, which the temperature is fitted on.
+    Raises DataError if there are none.
+    """
+    if "validation" not in parts or not trusted.any():
+        raise DataError("no validation images with trusted labels to fit the temperature on; ingest more images")
+    validation = parts["validation"]
+    temperature = fit_temperature(validation.logits[trusted], validation.labels[trusted])
+    judged = next(iter(parts))
+    before = softmax(parts[judged].logits)
+    after = softmax(parts[judged].logits, temperature)
+    labels = parts[judged].labels
+    return {
+        "calibration": {
+            "temperature": temperature,
+            "fitted_on": int(trusted.sum()),
+            "measured_on": judged,
+            "ece_before": round(expected_calibration_error(before, labels, rules.ece_bins), 5),
+            "ece_after": round(expected_calibration_error(after, labels, rules.ece_bins), 5),
+        },
+        "parts": {
+            name: classification_report(
+                part.labels,
+                softmax(part.logits, temperature),
+                classes,
+                bootstrap=rules.bootstrap,
+                ece_bins=rules.ece_bins,
+            )
+            for name, part in parts.items()
+        },
+    }

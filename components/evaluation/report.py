@@ -1,0 +1,121 @@
+"""What a person reads of an evaluation: report.md, the confusion matrix and the reliability plot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.model.calibration import reliability
+
+SHOWN_CLASSES = 50
+FEW_IMAGES = 100
+
+
+def markdown(metrics: Mapping[str, Any]) -> str:
+    """Return the report of an evaluation's metrics, as `components.stages.evaluate` makes them, in Markdown."""
+    calibration = metrics["calibration"]
+    lines = [
+        "# Evaluation",
+        "",
+        f"Backbone `{_cell(metrics['backbone'])}`, {len(metrics['class_names'])} classes. "
+        f"Temperature {calibration['temperature']:.3f}, fitted on {calibration['fitted_on']} validation images: "
+        f"calibration error on the {calibration['measured_on']} set {calibration['ece_before']:.3f} before, "
+        f"{calibration['ece_after']:.3f} after.",
+    ]
+    for name, part in metrics["parts"].items():
+        lines += ["", *_part(name, part)]
+    return "\n".join(lines) + "\n"
+
+
+def draw_confusion(counts: NDArray[np.integer], classes: Sequence[str], path: Path) -> None:
+    """Write the confusion matrix (K, K), as shares of each row, to `path` as PNG; at most the 50 largest classes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = np.sort(np.argsort(-counts.sum(axis=1), kind="stable")[:SHOWN_CLASSES])
+    part = counts[np.ix_(shown, shown)].astype(np.float64)
+    share = part / np.maximum(counts[shown].sum(axis=1, keepdims=True), 1)
+    side = 3 + 0.45 * len(shown)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    names = [classes[k][:24] for k in shown]
+    axes.set_xticks(range(len(shown)), names, rotation=90, parse_math=False)
+    axes.set_yticks(range(len(shown)), names, parse_math=False)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("label")
+    if len(shown) <= 20:
+        for row, column in np.ndindex(share.shape):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            axes.text(
+                column, row, f"{100 * share[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=8
+            )
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def draw_reliability(
+    curves: Mapping[str, NDArray[np.floating]], labels: NDArray[np.integer], bins: int, path: Path
+) -> None:
+    """Write accuracy against confidence to `path` as PNG, one curve for each named array of probabilities (N, K)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
+    for name, probabilities in curves.items():
+        _, share, confidence, accuracy = reliability(probabilities, labels, bins)
+        filled = share > 0
+        axes.plot(confidence[filled], accuracy[filled], marker="o", label=name)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("accuracy")
+    axes.legend()
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+
+
+def _part(name: str, part: Mapping[str, Any]) -> list[str]:
+    rows = part["classes"]
+    worst = sorted((row for row in rows if row["images"]), key=lambda row: (row["f1"]["value"], row["name"]))
+    few = [row["name"] for row in rows if row["images"] < FEW_IMAGES]
+    lines = [
+        f"## {_cell(name)}: {part['images']} images",
+        "",
+        f"Accuracy {_interval(part['accuracy'])}, macro-F1 {_interval(part['macro_f1'])}, "
+        f"calibration error {part['ece']:.3f}, Brier {part['brier']:.3f}. "
+        f"Always answering {_cell(part['baseline']['class'])} would reach {100 * part['baseline']['accuracy']:.1f} %.",
+        "",
+    ]
+    if few:
+        names = ", ".join(_cell(n) for n in few[:10]) + (" and others" if len(few) > 10 else "")
+        lines += [f"Fewer than {FEW_IMAGES} images, so wide intervals: {names}.", ""]
+    if len(worst) > SHOWN_CLASSES:
+        lines += [f"The {SHOWN_CLASSES} worst of {len(worst)} classes:", ""]
+    lines += ["| class | images | predicted | precision | recall | F1 |", "|---|---:|---:|---|---|---|"]
+    lines += [
+        f"| {_cell(row['name'])} | {row['images']} | {row['predicted']} | {_interval(row['precision'])} "
+        f"| {_interval(row['recall'])} | {_interval(row['f1'])} |"
+        for row in worst[:SHOWN_CLASSES]
+    ]
+    return lines
+
+
+def _interval(value: Mapping[str, float] | None) -> str:
+    if value is None:
+        return "n/a"
+    return f"{100 * value['value']:.1f} % ({100 * value['low']:.1f}–{100 * value['high']:.1f})"
+
+
+def _cell(text: str) -> str:
+    """Return a name that cannot leave its place in Markdown or the HTML made from it."""
+    escaped = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for mark in "\\`*_[]|":
+        escaped = escaped.replace(mark, f"&#{ord(mark)};")
+    return escaped

@@ -1,0 +1,86 @@
+"""The page that tells what happened in the simulated months: one file, no scripts, readable without a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from components.data.files import publish, unpublished
+from components.errors import DataError
+from components.simulation import story, words
+from components.simulation.charts import labels_chart
+from components.simulation.timeline import NARROW, WIDE, accuracy_chart
+
+
+def write_report(months: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], path: Path) -> None:
+    """Write the page of a run to `path`, in the place of an older one.
+
+    months: one object a month and summary: the closing one, both as `demo --json` prints them. The same arguments give
+    the same bytes. Raises DataError for a run without a month.
+    """
+    if not months:
+        raise DataError(f"{path}: there is no month to report; run the scenario for at least one")
+    page = _environment().get_template("demo_report.html").render(_context(months, summary))
+    with unpublished(path.parent) as (file, temporary):
+        # A class may be named after a folder whose name is not valid Unicode.
+        file.write(page.encode("utf-8", "backslashreplace"))
+        publish(file, temporary, path)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("components.simulation", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "source_hash": _source_hash,
+        "percent": words.percent,
+        "interval": words.interval,
+        "decimal": words.decimal,
+        "p_value": words.p_value,
+        "long_window": words.long_window,
+        "short_window": words.short_window,
+        "listed": words.listed,
+        "capital": words.capital,
+        "column_name": words.column_name,
+        "v_level": story.v_level,
+        "check_numbers": story.check_numbers,
+    }
+    return environment
+
+
+def _context(months: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> dict[str, Any]:
+    changes = words.planted_changes(summary.get("scenario", {}), len(months))
+    classes = story.class_stories(months)
+    return {
+        "headline": story.headline(months, summary),
+        "note": summary.get("note", ""),
+        "verdicts": summary["verdicts"],
+        "figures": story.key_figures(months, changes),
+        "changes": changes,
+        "scenario": summary.get("scenario", {}),
+        "months": [(month, story.month_events(month, changes, place)) for place, month in enumerate(months)],
+        "coverage": story.coverage(months),
+        "accuracy_charts": {
+            "wide": accuracy_chart(months, changes, WIDE),
+            "narrow": accuracy_chart(months, changes, NARROW),
+        },
+        "classes": classes,
+        "states": story.STATES,
+        "labels_chart": labels_chart(months),
+        "drift": story.drift_table(months),
+        "facts": story.run_facts(summary),
+    }
+
+
+def _source_hash(text: str) -> str:
+    """Return a Content-Security-Policy source that allows exactly this inline style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

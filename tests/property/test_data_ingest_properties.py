@@ -1,0 +1,70 @@
+"""Whatever comes in whatever order: no image twice, no group in two splits, stored splits for ever."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.data.ingest import ingest
+from components.data.manifest import Manifest
+from components.data.png import encode_png
+from components.data.shards import ShardReader
+from components.data.source_item import SourceItem
+from components.errors import ConfigurationError
+from components.params import Params
+
+PARAMS = Params()
+IMAGES = [encode_png(np.full((8, 8), n, np.uint8)) for n in range(24)]
+
+ITEMS = st.builds(
+    SourceItem,
+    st.just("name"),
+    st.sampled_from([*IMAGES, b"rubbish"]),
+    st.sampled_from(["a", "b", None]),
+    st.sampled_from([None, "g", "h", "i"]),
+    label_origin=st.sampled_from(["given", "consensus"]),
+)
+INGESTS = st.lists(st.tuples(st.lists(ITEMS, max_size=20), st.booleans()), min_size=1, max_size=5)
+
+
+@settings(max_examples=120, deadline=None)
+@given(INGESTS)
+def test_a_history_of_ingests_keeps_every_promise(history: list[tuple[list[SourceItem], bool]]) -> None:
+    splits: dict[str, str] = {}
+    frozen: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        for items, production in history:
+            try:
+                report = ingest(
+                    items, root=root, params=PARAMS, source="s", add_classes=["a", "b"], production=production
+                )
+            except ConfigurationError:
+                assert production
+                assert not splits
+                continue
+            listed = len(report.set_aside)
+            held_back = sum(entry.reason == "group-conflict" for entry in report.set_aside)
+            assert report.duplicates + report.corrected + report.added + listed - held_back + held_back == len(items)
+            if not (root / PARAMS.paths.manifest).exists():
+                continue
+            rows = Manifest.read(root / PARAMS.paths.manifest).table.to_pylist()
+            reader = ShardReader(root / PARAMS.paths.images)
+
+            assert len({row["image_id"] for row in rows}) == len(rows)
+            now = {row["image_id"]: row["split"] for row in rows if row["state"] == "active"}
+            assert now.items() >= splits.items()
+            labels = {row["image_id"]: row["label"] for row in rows if row["split"] == "frozen_test"}
+            assert labels.items() >= frozen.items()
+            groups: dict[str, set[str]] = {}
+            for row in rows:
+                if row["state"] == "active":
+                    groups.setdefault(row["group_id"], set()).add(row["split"])
+                if row["shard"] is not None:
+                    reader.read_verified(row["shard"], row["row"], row["image_id"])
+            assert all(len(of_group) == 1 for of_group in groups.values())
+            splits, frozen = now, labels
+            again = ingest(items, root=root, params=PARAMS, source="s", add_classes=["a", "b"], production=production)
+            assert again.added == 0

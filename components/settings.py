@@ -14,6 +14,8 @@ TELEMETRY_OFF = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "NO_ALBUMENTATIONS_UPDATE": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 
 
@@ -27,6 +29,18 @@ class Settings:
     workspace_git_url: str | None = None
     image_store_url: str | None = None
     alert_urls: tuple[str, ...] = ()
+
+    @staticmethod
+    def variables() -> tuple[str, ...]:
+        """Return the names of the environment variables that are read."""
+        return (
+            "DATABASE_URL",
+            "MLFLOW_TRACKING_URI",
+            "PREFECT_API_URL",
+            "WORKSPACE_GIT_URL",
+            "IMAGE_STORE_URL",
+            "PERENNIAL_ALERT_URLS",
+        )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
 import shutil
 import time
@@ -37,7 +38,10 @@ def run_demo(
     started = time.monotonic()
     switch_telemetry_off()
     directory = directory.resolve()
-    settings = Settings.from_environment()
+    for name in Settings.variables():
+        if os.environ.pop(name, None):  # a simulated world must not end up in somebody's real service
+            _tell(f"{name} is ignored; the demo uses services of its own")
+    settings = Settings()
     _clear(directory, settings)
     scenario, note = _scenario(scenario_path, quick, directory)
     scenario = _adjusted(scenario, months, seed)

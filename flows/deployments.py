@@ -22,9 +22,10 @@ def schedules(workspace: Workspace) -> dict[str, str | None]:
     """Return each deployment's cron line (UTC); None runs on demand only."""
     rules = workspace.params.schedule
     return {
-        "retrain": rules.retrain,
+        "monthly": rules.retrain,
         "daily": rules.monitor,
         "score-inbox": rules.score,
+        "retrain": None,
         "ingest": None,
         "score": None,
         "label": None,
@@ -62,11 +63,11 @@ def _deployments(workspace: Workspace) -> list[RunnerDeployment]:
     from flows.ingest import ingest
     from flows.label import label
     from flows.monitor import daily, monitor
-    from flows.retrain import retrain
+    from flows.retrain import monthly, retrain
     from flows.rollback import rollback
     from flows.score import score, score_watched
 
-    flows = {f.name: f for f in (retrain, daily, score_watched, ingest, score, label, monitor, rollback)}
+    flows = {f.name: f for f in (monthly, retrain, daily, score_watched, ingest, score, label, monitor, rollback)}
     one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
     made = [
         flows[name].to_deployment(

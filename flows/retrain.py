@@ -10,6 +10,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from components.data.versions import WorkspaceClone
+from components.errors import RefusedError
 from components.monitoring.retraining import Cause
 from components.operations import candidates, renewal
 from components.operations.ingestion import exclusive_clone
@@ -101,3 +102,12 @@ def retrain(
             verdict = gate_task(workspace, folder, attempt, version)
         promoted = settle_task(workspace, attempt, version, verdict, now)
     return {"version": version, "dataset_version": dataset, "verdict": verdict, "promoted": promoted}
+
+
+@flow(name="monthly", log_prints=False)
+def monthly(workspace: str) -> dict[str, Any]:
+    """Renew the model on schedule; return the renewal, or why it was not worth it (recorded, and no failure)."""
+    try:
+        return retrain(workspace)
+    except RefusedError as error:
+        return {"refused": str(error)}

@@ -185,7 +185,7 @@ def restore_dataset(root: Path, tag: str, targets: Mapping[str, Path]) -> None:
 
 
 def reproduce(root: Path, stage: str, echo: TextIO) -> None:
-    """Run one stage of dvc.yaml if its dependencies changed, passing on what it says as it says it.
+    """Run one stage of dvc.yaml if its dependencies changed; what the stage itself says goes to `echo` as it says it.
 
     Raises BusyError where another DVC holds the lock, RefusedError where the stage refused (exit 3), else ServiceError
     with the stage's last line.
@@ -198,8 +198,9 @@ def reproduce(root: Path, stage: str, echo: TextIO) -> None:
     lines: list[str] = []
     with process:
         for line in process.stdout:
-            echo.write(line)
             lines.append(line.strip())
+            if line.startswith((f"{stage}:", f"Stage '{stage}'")):  # DVC's own advice is for people at a prompt
+                echo.write(line)
     if process.returncode == 0:
         return
     said = " ".join(lines[-12:])

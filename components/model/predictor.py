@@ -88,6 +88,8 @@ def _open_session(content: bytes, threads: int | None, folder: Path) -> tuple[An
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
+    # Idle threads that spin take the cores from decoding and writing, which run beside inference.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         # From bytes: what was hashed is what runs, and external files a model may name are out of reach.
         session = onnxruntime.InferenceSession(content, options, providers=providers)

@@ -19,6 +19,7 @@ from components.records import DriftFinding
 
 FEWEST_ROWS = 50
 FEWEST_EXPECTED = 5.0
+MOST_ROWS = 1e11  # of a cell: beyond any window, and before the noncentral chi-square stops converging
 
 FloatArray = NDArray[np.float64]
 
@@ -59,9 +60,9 @@ def minimum_effect_test(reference: ArrayLike, window: ArrayLike, v0: float) -> D
     """
     before, now = np.atleast_1d(np.asarray(reference, float)), np.atleast_1d(np.asarray(window, float))
     complaint = _complaint(before, now)
-    rows = tuple(int(side[np.isfinite(side)].sum()) for side in (before, now))
     if complaint:
-        return DriftTest(None, None, None, complaint, *rows)
+        return DriftTest(None, None, None, complaint, _rows(before), _rows(now))
+    rows = _rows(before), _rows(now)
     before, now = _pool_rare(before, now)
     if len(before) < 2:
         return DriftTest(None, None, None, "undecided: constant, all rows fall into one cell", *rows)
@@ -124,12 +125,16 @@ def _complaint(before: FloatArray, now: FloatArray) -> str:
     if before.ndim != 1 or before.shape != now.shape:
         return f"undecided: the reference has {before.size} cells, the window {now.size}"
     both = np.concatenate([before, now])
-    if not np.isfinite(both).all() or (both < 0).any():
+    if not (np.isfinite(both) & (both >= 0) & (both <= MOST_ROWS)).all():
         return "undecided: a count is not a finite number of at least 0"
     fewest = int(min(before.sum(), now.sum()))
     if fewest < FEWEST_ROWS:
         return f"undecided: {fewest} rows on one side, fewer than {FEWEST_ROWS}"
     return ""
+
+
+def _rows(counts: FloatArray) -> int:
+    return int(counts[np.isfinite(counts) & (np.abs(counts) <= MOST_ROWS)].sum())
 
 
 def _pool_rare(before: FloatArray, now: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -107,7 +107,7 @@ def _explained(
     of_mix = (scaled**2 * spread).sum(axis=1) / np.where(total > 0, total, 1) ** 2 + size_spread
     growth = np.where(lowered, rate_now / np.where(rate_before > 0, rate_before, 1), 1)
     variance = growth**2 * known.variance() + np.where(lowered, rate_now**2 * of_mix, 0)
-    effective = np.clip(smoothed * (1 - smoothed) / variance, 1, MOST_EFFECTIVE)
+    effective = np.clip(smoothed * (1 - smoothed) / np.maximum(variance, 1e-300), 1, MOST_EFFECTIVE)
     return Level(value, smoothed, np.where(lowered, effective, known.effective))
 
 

@@ -32,7 +32,8 @@ def should_retrain(
     new_labels: audited labels settled since the champion's data; new_labels_since_attempt: since the last attempt.
     attempts_this_month: started in the calendar month of `now`. new_dataset: images came in that the champion was not
     trained on. A person's request (`manual`) does not wait for a cooldown or for many labels, but for something new;
-    with `forced` only another retraining under way stands in the way. Drift asks for labels unless `retrain_on` is "drift".
+    with `forced` only another retraining under way stands in the way. Drift asks for labels unless `retrain_on` is
+    "drift".
     """
     evidence = {
         "cause": cause,

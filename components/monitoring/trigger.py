@@ -16,6 +16,7 @@ from components.params import Monitor
 from components.records import StratumCounts
 
 ALPHA_REFERENCE_FLOOR = 0.10  # one-sided, for "the reference was above the floor"
+LEAST_VARIANCE = 1e-12  # of a rate known exactly, such as the recall of a class that is never predicted
 TOP_UP_BUDGET_SHARE = 0.10  # with many classes, the top-ups of a window are at most this share of its draw
 
 Rule = Literal["precision", "recall"]
@@ -62,7 +63,7 @@ def suspicions(
     names: Sequence[str], rule: Rule, now: Rates, before: Level, *, breached: BoolArray, alpha: float
 ) -> list[Suspicion]:
     """Return the breached classes of one rule with their numbers, worst first."""
-    z = (now.value - before.value) / np.sqrt(now.variance() + before.variance())
+    z = (now.value - before.value) / np.sqrt(np.maximum(now.variance() + before.variance(), LEAST_VARIANCE))
     upper = now.upper(alpha)
     found = [
         Suspicion(k, names[k], rule, float(now.value[k]), float(before.value[k]), float(upper[k]), float(z[k]))

@@ -83,16 +83,25 @@ def begin(services: Services, *, cause: Cause, reason: str, force: bool, actor: 
 @contextmanager
 def finishing(services: Services, attempt: Attempt, *, now: datetime) -> Iterator[None]:
     """End the attempt as failed, with an alert, if the block raises; the champion stays."""
+    what_failed: str | None = "an unforeseen error; the flow's log has it"
     try:
         yield
+        what_failed = None
     except PerennialError as error:
-        requests.finish_request(services.database, attempt.request, outcome="failed", detail=str(error), now=now)
-        ledger.record(
-            services.database, kind="retrain", actor="retrain", action="failed", reason=str(error),
-            evidence={"request": attempt.request}, now=now,
-        )  # fmt: skip
-        send(services, failure_alert(RETRAINING, str(error)), now=now)
+        what_failed = str(error)
         raise
+    finally:
+        if what_failed is not None:
+            _fail(services, attempt, what_failed, now)
+
+
+def _fail(services: Services, attempt: Attempt, what_failed: str, now: datetime) -> None:
+    requests.finish_request(services.database, attempt.request, outcome="failed", detail=what_failed, now=now)
+    ledger.record(
+        services.database, kind="retrain", actor="retrain", action="failed", reason=what_failed, now=now,
+        evidence={"request": attempt.request},
+    )  # fmt: skip
+    send(services, failure_alert(RETRAINING, what_failed), now=now)
 
 
 def collect_labels(services: Services, clone: WorkspaceClone, attempt: Attempt, *, now: datetime) -> str:

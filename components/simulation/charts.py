@@ -1,4 +1,4 @@
-"""The charts of the demo's report. A bar is an estimate's interval, the dot is the truth: inside, the estimate was right."""
+"""The charts of the demo's report. A bar is an estimate's interval; the dot, the truth, should lie inside."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def overall_points(months: Sequence[Month]) -> list[Point]:
 
 
 def class_points(months: Sequence[Month], name: str, metric: Metric) -> list[Point]:
-    """Return what each month shows of one class's precision or recall; nothing where its model did not know the class."""
+    """Return what each month shows of one class's precision or recall; nothing where its model lacked it."""
     points = []
     for month in months:
         found = next((c for c in month["classes"] if c["name"] == name), None)
@@ -83,7 +83,7 @@ def class_chart(months: Sequence[Month], name: str, metric: Metric, lowest: floa
     for place, point in enumerate(points):
         if point.alarm:
             drawing.box((steps.edge(place), axis.top), (steps.width, axis.bottom - axis.top), "alarm-month")
-    draw_grid(drawing, axis, steps, sparse=True)
+    draw_grid(drawing, axis, steps)
     draw_months(drawing, months, steps, axis.bottom + 15, SMALL_FONT)
     draw_points(drawing, points, axis, steps, bar=min(11.0, 0.6 * steps.width), dot=2.4)
     for place, point in enumerate(points):
@@ -123,13 +123,11 @@ def labels_chart(months: Sequence[Month]) -> Drawing:
     return drawing
 
 
-def draw_grid(drawing: Drawing, axis: ShareAxis, steps: Steps, *, sparse: bool = False) -> None:
-    """Draw a line a tick and write its share to the left; `sparse`: only the ends' and the middle's."""
-    ticks = axis.ticks()
-    for place, tick in enumerate(ticks):
+def draw_grid(drawing: Drawing, axis: ShareAxis, steps: Steps) -> None:
+    """Draw a line a tick and write its share to the left."""
+    for place, tick in enumerate(axis.ticks()):
         drawing.line((steps.left, axis.y(tick)), (steps.right, axis.y(tick)), "axis" if place == 0 else "grid")
-        if not sparse or place in (0, len(ticks) - 1) or 2 * place == len(ticks) - 1:
-            drawing.text((steps.left - 6, axis.y(tick) + 3.5), percent(tick, 0), "tick", anchor="end")
+        drawing.text((steps.left - 6, axis.y(tick) + 3.5), percent(tick, 0), "tick", anchor="end")
 
 
 def draw_months(drawing: Drawing, months: Sequence[Month], steps: Steps, y: float, font: float) -> None:

@@ -118,7 +118,7 @@ def _renewal_event(renewal: Mapping[str, Any] | None) -> tuple[str, str]:
 
 
 def coverage(months: Sequence[Month]) -> dict[str, tuple[int, int]]:
-    """Return how often the truth lay inside the interval, of how often both are known: overall, and over the classes."""
+    """Return how often the truth lay inside the interval, of how often both are known: overall, and by class."""
     overall = [(m["overall"], m["true_accuracy"]) for m in months]
     classes = [(c[metric], c[f"true_{metric}"]) for m in months for c in m["classes"] for metric in METRICS]
     return {"overall": _inside(overall), "classes": _inside(classes)}
@@ -130,7 +130,7 @@ def _inside(pairs: Sequence[tuple[Mapping[str, float] | None, float | None]]) ->
 
 
 def class_stories(months: Sequence[Month]) -> list[ClassStory]:
-    """Return every class of any month, alarmed ones first, then suspected ones, then those that were lowest in truth."""
+    """Return every class of any month, alarmed ones first, then suspected ones, then the lowest in truth."""
     names = list(dict.fromkeys(c["name"] for m in months for c in m["classes"]))
     names.sort(key=lambda name: _badness(months, name))
     alarmed = {name for month in months for name in month["alarmed"]}
@@ -170,11 +170,21 @@ def _class_alarms(months: Sequence[Month], name: str) -> list[tuple[str, str]]:
     return [(window, "; ".join(c["reasons"]) if c else "") for window, c in raised]
 
 
+def states_met(months: Sequence[Month]) -> list[tuple[str, str, str]]:
+    """Return the states that occur in these months, each with its sign and its meaning."""
+    met = {c["state"] for month in months for c in month["classes"]}
+    return [(state, sign, meaning) for state, (sign, meaning) in STATES.items() if state in met]
+
+
 def drift_table(months: Sequence[Month]) -> list[tuple[str, list[Mapping[str, Any] | None]]]:
-    """Return the columns watched for drift, each with its finding a month (None where it was not watched)."""
+    """Return the columns watched for drift, each with its finding a month (None where it was not watched).
+
+    Columns that were never tested, such as a constant one, come last.
+    """
     columns = dict.fromkeys(finding["column"] for month in months for finding in month["drift"])
     by_month = [{finding["column"]: finding for finding in month["drift"]} for month in months]
-    return [(column, [findings.get(column) for findings in by_month]) for column in columns]
+    rows = [(column, [findings.get(column) for findings in by_month]) for column in columns]
+    return sorted(rows, key=lambda row: all(finding is None or finding["v"] is None for finding in row[1]))
 
 
 def v_level(v: float | None) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 TOLERANCE = 0.05
+PLAIN_FALL = 0.10  # a fall this deep must not go unnoticed for two months
 REGAINED_SHARE = 0.8
 
 Month = Mapping[str, Any]
@@ -19,11 +21,13 @@ def verdicts(months: Sequence[Month]) -> dict[str, Any]:
     false_alarms = [
         {"window": m["window"], "class": name} for m in months for name in m["alarmed"] if not _fell(months[0], m, name)
     ]
+    missed = _missed(months)
     recovery = [r for i, m in enumerate(months) for name in m["alarmed"] if (r := _recovery(months, i, name))]
     alarmed = [m["window"] for m in months if m["alarmed"]]
     promoted = [m["window"] for m in months if m["renewal"] and m["renewal"]["promoted"]]
     claims: list[tuple[str, bool]] = [
         (f"alarms in {', '.join(alarmed) or 'no month'} name only classes that really fell", not false_alarms),
+        (f"every class that fell by {100 * PLAIN_FALL:.0f} points raised an alarm within two months", not missed),
         (f"every alarm led to a promotion ({', '.join(promoted) or 'none'})", promoted == alarmed),
     ]
     claims += [
@@ -34,7 +38,7 @@ def verdicts(months: Sequence[Month]) -> dict[str, Any]:
         )
         for r in recovery
     ]
-    return {"false_alarms": false_alarms, "recovery": recovery, "verdicts": claims}
+    return {"false_alarms": false_alarms, "missed": missed, "recovery": recovery, "verdicts": claims}
 
 
 def _true(month: Month, name: str) -> tuple[float | None, float | None]:
@@ -42,10 +46,22 @@ def _true(month: Month, name: str) -> tuple[float | None, float | None]:
     return (found["true_precision"], found["true_recall"]) if found else (None, None)
 
 
-def _fell(reference: Month, month: Month, name: str) -> bool:
-    """Return whether the class's true precision or recall is below the reference by more than the tolerance."""
+def _missed(months: Sequence[Month]) -> list[dict[str, str]]:
+    """Return the classes that were plainly worse for two months on end, and raised no alarm in either."""
+    return [
+        {"window": first["window"], "class": c["name"]}
+        for first, second in pairwise(months[1:])
+        for c in first["classes"]
+        if _fell(months[0], first, c["name"], PLAIN_FALL)
+        and _fell(months[0], second, c["name"], PLAIN_FALL)
+        and c["name"] not in (*first["alarmed"], *second["alarmed"])
+    ]
+
+
+def _fell(reference: Month, month: Month, name: str, points: float = TOLERANCE) -> bool:
+    """Return whether the class's true precision or recall is below the reference's by more than `points`."""
     return any(
-        before is not None and (now is None or now < before - TOLERANCE)
+        before is not None and (now is None or now < before - points)
         for before, now in zip(_true(reference, name), _true(month, name), strict=True)
     )
 

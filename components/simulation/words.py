@@ -123,6 +123,11 @@ def column_name(column: str) -> str:
     return {"predicted": "predicted class", "bytes": "file size"}.get(column, column)
 
 
+def unbroken(text: str) -> str:
+    """Return `text` with no line break possible between a number and its per cent sign."""
+    return text.replace(" %", f"{SPACE}%")
+
+
 def capital(text: str) -> str:
     """Return `text` with its first letter large."""
     return text[:1].upper() + text[1:]

@@ -84,7 +84,7 @@ ORDER BY t.id
 """
 )
 _SETTLED = text(
-    "SELECT task_id, image_id, answer, window, model_version, predicted, annotators, captured_at, settled_at, shard,"
+    'SELECT task_id, image_id, answer, "window", model_version, predicted, annotators, captured_at, settled_at, shard,'
     " row, queue FROM trainable_label WHERE exported_in IS NULL ORDER BY settled_at, task_id"
 )
 

@@ -97,14 +97,23 @@ def reachable_binaries(uid: int, gid: int, system_folder: Path) -> Path:
     with file_lock(system_folder / ".lock", 120.0):
         if not copy.exists():
             partial = Path(tempfile.mkdtemp(prefix=".postgresql-", dir=system_folder))
-            shutil.copytree(installed.parent, partial, symlinks=True, dirs_exist_ok=True)
-            for path in (partial, *partial.rglob("*")):
-                if not path.is_symlink():
-                    path.chmod(stat.S_IMODE(path.stat().st_mode) | (0o555 if path.is_dir() else 0o444))
-            for program in (partial / "bin").iterdir():
-                program.chmod(0o755)
+            _copy_programs(installed, partial)
             partial.rename(copy)
-    return copy / "bin"
+    return copy / installed.relative_to(installed.parents[2])
+
+
+def _copy_programs(installed: Path, target: Path) -> None:
+    """Copy the installation, and the libraries that its programs expect beside the package, readable by all."""
+    package = installed.parents[1]
+    shutil.copytree(installed.parent, target / package.name / installed.parent.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, target / libraries.name, symlinks=True)
+    for path in (target, *target.rglob("*")):
+        if not path.is_symlink():
+            mode = stat.S_IMODE(path.stat().st_mode)
+            runs = path.is_dir() or mode & stat.S_IXUSR
+            path.chmod(mode | (0o555 if runs else 0o444))
 
 
 def _runs(uid: int, gid: int, binaries: Path) -> bool:

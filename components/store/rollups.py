@@ -75,22 +75,23 @@ DELETE FROM histogram_daily WHERE model_version = :version AND reference = :refe
     AND day = ANY(CAST(:days AS date[]))
 """
 )
+# Stored values are single precision; edges are rounded alike, or a value that is an edge could fall on either side.
 _HISTOGRAM = text(
     """
 INSERT INTO histogram_daily (day, model_version, reference, column_name, bin, n)
 SELECT v.day, CAST(:version AS integer), :reference, :column,
     CASE WHEN v.value IS NULL OR v.value = 'NaN' THEN -1
-        ELSE width_bucket(v.value, CAST(:edges AS double precision[])) END AS bin,
+        ELSE width_bucket(v.value, CAST(:edges AS real[])) END AS bin,
     count(*)
 FROM (
     SELECT CAST(b.scored_at AT TIME ZONE 'UTC' AS date) AS day,
-        CAST(CASE :column
+        CASE :column
             WHEN 'confidence' THEN p.confidence WHEN 'ood_score' THEN p.ood_score
             WHEN 'brightness' THEN p.brightness WHEN 'contrast' THEN p.contrast
             WHEN 'sharpness' THEN p.sharpness WHEN 'saturation' THEN p.saturation
             WHEN 'width' THEN p.width WHEN 'height' THEN p.height
             WHEN 'aspect' THEN p.aspect WHEN 'bytes' THEN p.bytes
-        END AS double precision) AS value
+        END AS value
     FROM prediction p JOIN batch b ON b.number = p.batch_number
     WHERE p.month BETWEEN :first_month AND :last_month AND p.model_version = :version AND NOT p.shadow
         AND p.batch_number = ANY(CAST(:batches AS bigint[]))

@@ -294,6 +294,22 @@ def test_mlflow_serves_a_downloaded_version_over_http(registry, export, tmp_path
     np.testing.assert_allclose(predictions["probabilities"], Predictor(export).predict(images(2))[1], rtol=1e-5)
 
 
+def test_the_same_on_postgresql_without_a_server(postgres, export, tmp_path):
+    registry = Registry(postgres.ensure_database("mlflow_registry"), str(tmp_path / "artifacts"))
+    registry.upgrade()
+    registry.upgrade()
+    run_id = registry.start_run({"purpose": "test"}, key="request-1")
+    version = register(registry, export, run_id, card_markdown="# A card\n" + "ß" * 10_000)
+    assert register(registry, export, registry.start_run({}, key="request-1")) == version
+    registry.log_params(run_id, {"train": {"epochs": 3}})
+    registry.set_champion_alias(version)
+    assert registry.champion_alias() == version
+    assert registry.find_version_by_tag("dataset_version", "data/2026-10-01-1") == version
+    assert artifact_sha256(registry.download(version, tmp_path / "download")) == artifact_sha256(export)
+    registry.set_champion_alias(None, version)
+    assert registry.champion_alias() is None
+
+
 def test_an_unreachable_store_is_a_service_error_without_the_password(tmp_path, monkeypatch):
     import mlflow.store.db.utils as database
 

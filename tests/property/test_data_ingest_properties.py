@@ -29,7 +29,7 @@ ITEMS = st.builds(
 INGESTS = st.lists(st.tuples(st.lists(ITEMS, max_size=20), st.booleans()), min_size=1, max_size=5)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(INGESTS)
 def test_a_history_of_ingests_keeps_every_promise(history: list[tuple[list[SourceItem], bool]]) -> None:
     splits: dict[str, str] = {}

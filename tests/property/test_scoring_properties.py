@@ -62,6 +62,7 @@ def test_every_item_comes_out_exactly_once_whatever_the_sizes(tmp_path_factory, 
     assert set(seen) == expected
 
 
+@settings(deadline=None)
 @given(batches, st.integers(1, 7), st.integers(1, 12))
 def test_pieces_are_the_batch_cut_at_fixed_places(batch, size, rows):
     pieces = list(read_batch(iter(batch), batch_size=size, chunk_rows=rows))
@@ -71,6 +72,7 @@ def test_pieces_are_the_batch_cut_at_fixed_places(batch, size, rows):
         assert piece.first // rows == (piece.first + len(piece.items) - 1) // rows == piece.chunk
 
 
+@settings(deadline=None)
 @given(batches, st.randoms(use_true_random=False))
 def test_identity_knows_a_batch_by_its_content_and_not_its_order(batch, random):
     shuffled = list(batch)
@@ -79,6 +81,7 @@ def test_identity_knows_a_batch_by_its_content_and_not_its_order(batch, random):
     assert identity([*batch, SourceItem("one more", b"x")]) != identity(batch)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=120), st.text(max_size=120))
 def test_no_two_batch_ids_share_a_shard_and_none_leaves_its_month(one, other):
     first, second = (shard_name(date(2026, 10, 1), key.encode("utf-8", "replace").decode(), 0) for key in (one, other))

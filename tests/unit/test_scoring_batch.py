@@ -200,6 +200,22 @@ def test_closing_early_ends_every_thread_and_publishes_no_part_of_a_chunk(store,
     assert not [path for path in (tmp_path / "store").iterdir() if path.name != "2026-10"]
 
 
+def test_closing_does_not_wait_for_a_long_chunk_to_be_finished(store, tmp_path):
+    handed_out = 0
+
+    def endless() -> Iterator[SourceItem]:
+        nonlocal handed_out
+        for number in count():
+            handed_out += 1
+            yield image(number % 256, f"{number:09d}.png")
+
+    results = start(endless(), store, params=Score(batch_size=4, chunk_rows=2000))
+    next(results)
+    results.close()
+    assert handed_out < 3000
+    assert [path.name for path in (tmp_path / "store" / "2026-10").iterdir()] == ["batch-00000.arrow"]
+
+
 def test_a_store_that_cannot_be_written_is_a_service_error(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")

@@ -34,7 +34,8 @@ def test_identity_changes_with_a_name_a_content_or_a_problem():
 def test_identity_cannot_be_forged_by_separators_in_names():
     mark = hashlib.sha256(b"x").hexdigest()
     two = [SourceItem("a", b"x"), SourceItem("b", b"x")]
-    assert identity(two) != identity([SourceItem(f"a{len(mark)}:{mark}1:b", b"x")])
+    for forged in (f"a{mark}b", f"a{len(mark)}:{mark}1:b", f"a\n{mark}\nb"):
+        assert identity(two) != identity([SourceItem(forged, b"x")])
 
 
 def test_identity_takes_a_name_that_is_not_unicode():

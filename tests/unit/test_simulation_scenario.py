@@ -3,8 +3,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+import components.simulation
+from components.data.decode import ImageLimits
+from components.data.sources import open_source
 from components.errors import ConfigurationError
 from components.simulation.scenario import Scenario, load_scenario
+from components.simulation.world import World
 
 TEXT = """
 source: fashion-mnist
@@ -113,3 +117,16 @@ def test_a_ramp_runs_from_the_first_to_the_last_month():
 def test_novel_classes_are_those_of_every_month():
     scenario = months({"kind": "novel_class", "classes": ["a"]}, {"kind": "novel_class", "classes": ["b"]})
     assert scenario.novel_classes() == {"a", "b"}
+
+
+@pytest.mark.parametrize("path", sorted(Path(components.simulation.__file__).parent.glob("scenarios/*.yaml")), ids=str)
+def test_the_built_in_scenarios_are_valid(path):
+    assert load_scenario(path).months
+
+
+def test_the_digits_suffice_for_their_scenario(tmp_path):
+    scenario = load_scenario(Path(components.simulation.__file__).parent / "scenarios" / "digits.yaml")
+    limits = ImageLimits(max_bytes=10_000, max_pixels=10_000, min_side=4)
+    world = World(scenario, list(open_source(scenario.source, limits=limits, cache=tmp_path)))
+    assert len(world.initial()[0]) == scenario.initial_images
+    assert len(world.month(len(scenario.months))[0]) == scenario.months[-1].images

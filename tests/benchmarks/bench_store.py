@@ -1,0 +1,103 @@
+"""How fast predictions are written, beside a bare COPY of the same bytes: `pytest tests/benchmarks/bench_store.py -s`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from components.records import ModelVersion, ScoredChunk, Window
+from components.store import labelling, monitoring, predictions
+from components.store.champions import register_model
+from components.store.chunks import encode
+from components.store.database import Database, copy_in
+from components.store.embedded import EmbeddedPostgres
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+CHUNK_ROWS = 4096
+CHUNKS = 100
+LEAST_ROWS_A_SECOND = 100_000
+BARE = """
+CREATE UNLOGGED TABLE bare (
+    item_no integer, u double precision, shard_row integer, predicted smallint, conf_bin smallint,
+    confidence real, ood_score real, brightness real, contrast real, sharpness real, saturation real,
+    width real, height real, aspect real, bytes real, needs_review boolean, image_id text, name text,
+    top3_class smallint[], top3_confidence real[], probabilities bytea
+)
+"""
+
+
+@pytest.fixture
+def durable() -> Iterator[Database]:
+    """A database with the settings of a workspace: what is acknowledged is on disk."""
+    folder = Path(tempfile.mkdtemp(prefix="perennial-bench-", dir="/tmp"))
+    folder.chmod(0o755)
+    server = EmbeddedPostgres(folder / "state", system_folder=folder / "system")
+    server.start()
+    database = Database(server.ensure_database("bench"))
+    database.migrate()
+    yield database
+    database.dispose()
+    server.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.mark.benchmark
+def test_write_speed(
+    durable: Database, make_model: Callable[..., ModelVersion], make_chunk: Callable[..., ScoredChunk]
+) -> None:
+    model = make_model(1, tuple(f"class {n}" for n in range(10)))
+    register_model(durable, model)
+    rows = CHUNKS * CHUNK_ROWS
+    chunks = [make_chunk(n * CHUNK_ROWS, CHUNK_ROWS, classes=10) for n in range(CHUNKS)]
+    batch = predictions.open_batch(
+        durable, batch_id="b" * 64, content_sha256="c", source="bench", model_version=1, class_list=model.classes,
+        items=rows, scored_at=NOW, now=NOW,
+    )  # fmt: skip
+    predictions.write_chunk(durable, batch, chunks[0])
+    merged = seconds(lambda: [predictions.write_chunk(durable, batch, chunk) for chunk in chunks[1:]])
+    again = seconds(lambda: [predictions.write_chunk(durable, batch, chunk) for chunk in chunks])
+    predictions.close_batch(durable, batch, NOW)
+
+    encoded = [encode(chunk, batch.id) for chunk in chunks[1:]]
+    encoding = seconds(lambda: [encode(chunk, batch.id) for chunk in chunks[1:]])
+    with durable.transaction() as connection:
+        connection.execute(text(BARE))
+        bare = seconds(lambda: [copy_in(connection, "COPY bare FROM STDIN (FORMAT csv)", one) for one in encoded])
+
+    written = rows - CHUNK_ROWS
+    print()
+    print(f"write_chunk, merged and committed: {written / merged:10,.0f} rows/s")
+    print(f"  of that, making the columns:     {written / encoding:10,.0f} rows/s")
+    print(f"redelivered, no new row:           {rows / again:10,.0f} rows/s")
+    print(f"bare COPY of the same bytes:       {written / bare:10,.0f} rows/s, {merged / bare:.2f} times as fast")
+    watch(durable, rows)
+    assert written / merged >= LEAST_ROWS_A_SECOND
+
+
+def watch(database: Database, rows: int) -> None:
+    window = Window.parse("2026-11")
+    rolled = seconds(lambda: monitoring.rollup(database, window))
+    print(f"rollup of {rows:,} rows:           {rolled:10.2f} s")
+    edges = monitoring.quantile_edges(database, window, 1, "brightness", 20)
+    counted = seconds(lambda: monitoring.histogram(database, window, 1, "brightness", edges))
+    print(f"histogram of one column:           {counted:10.2f} s, again "
+          f"{seconds(lambda: monitoring.histogram(database, window, 1, 'brightness', edges)):.3f} s")  # fmt: skip
+    drawn = seconds(
+        lambda: labelling.freeze_and_draw(
+            database, window, 1, allocate=lambda c: c.population // 50, kind="regular", budget=8000, now=NOW
+        )
+    )
+    print(f"freeze and draw 2 %:               {drawn:10.2f} s")
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

@@ -34,7 +34,6 @@ logger = logging.getLogger("components.stages")
 
 METRICS_FILE = "metrics.json"
 METRICS_LOG_FILE = "metrics.jsonl"
-TRUSTED_FILE = "trusted_validation.json"
 
 # The first with images is what calibration is judged on.
 EVALUATED = ("frozen_test", "validation", "golden", "test")
@@ -84,7 +83,7 @@ def train(params: Params) -> None:
     from components.model.training import fit
 
     learning = load_learning(StoredImages.of(params), params.preprocess, params.train)
-    weights, trusted = _weigh(learning, params)
+    weights = _weigh(learning, params)
     learnt = learning.training & (weights > 0)
     spec = ModelSpec(learning.classes, learning.spec, params.train.backbone)
     network = build(
@@ -100,7 +99,7 @@ def train(params: Params) -> None:
     fitted = fit(
         network,
         replace(learning.data.take(learnt), weights=weights[learnt]),
-        learning.data.take(trusted),
+        learning.data.take(~learning.training),
         spec=spec.preprocess,
         params=params.train,
         log=MetricsLog(folder / METRICS_LOG_FILE, lambda: datetime.now(UTC)),
@@ -108,13 +107,12 @@ def train(params: Params) -> None:
     )
     torch.save(fitted.network.state_dict(), folder / WEIGHTS_FILE)
     write_spec(folder, spec)
-    _write_json(folder / TRUSTED_FILE, learning.rows["image_id"].filter(trusted).to_pylist())
     metrics = {
         "images": int(learnt.sum()),
         "production_images": int((learnt & learning.production).sum()),
         "left_out": int((learning.training & ~learnt).sum()),
         "weighted_down": int((learnt & (weights < 1)).sum()),
-        "validation_images": int(trusted.sum()),
+        "validation_images": int((~learning.training).sum()),
         "best_epoch": fitted.epoch,
         "epochs": fitted.epochs,
         "precision": fitted.precision,
@@ -133,14 +131,11 @@ def evaluate(params: Params) -> None:
     from components.model.calibration import softmax
     from components.model.dataset import StoredImages
 
-    source = Path(params.paths.model)
-    network, spec = restore(source)
+    network, spec = restore(Path(params.paths.model))
     stored = StoredImages.of(params)
     _same_classes(stored, spec)
     parts = _logits_of_parts(stored, network, spec, params.evaluate.batch_size)
-    trusted_ids = _read_json(source / TRUSTED_FILE, "train")
-    trusted = np.isin(stored.manifest.select("validation")["image_id"].to_pylist(), trusted_ids)
-    metrics = measure(parts, trusted, spec.classes, params.evaluate)
+    metrics = measure(parts, spec.classes, params.evaluate)
     metrics = {"backbone": spec.backbone, "class_names": list(spec.classes), **metrics}
 
     folder = _fresh(params.paths.evaluation)
@@ -219,12 +214,12 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _weigh(learning: LearningSet, params: Params) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return every row's training weight (N,), and which rows are validation with a label nobody doubts (N,)."""
+def _weigh(learning: LearningSet, params: Params) -> NDArray[np.float32]:
+    """Return every row's training weight (N,), 0 where it is left out."""
     from components.labels.suspects import read_suspects, training_weights
 
     suspect = read_suspects(Path(params.paths.audit), learning.rows["image_id"].to_pylist())
-    weights = training_weights(
+    return training_weights(
         suspect,
         learning.given,
         learning.production,
@@ -232,7 +227,6 @@ def _weigh(learning: LearningSet, params: Params) -> tuple[NDArray[np.float32], 
         suspect_weight=params.audit.suspect_weight,
         production_weight=params.train.production_weight,
     )
-    return weights, ~learning.training & ~(suspect & learning.given)
 
 
 def _logits_of_parts(stored: StoredImages, network: nn.Module, spec: ModelSpec, batch_size: int) -> dict[str, Part]:
@@ -260,7 +254,7 @@ def _fresh(folder: str) -> Path:
     return path
 
 
-def _write_json(path: Path, content: Mapping[str, Any] | list[str]) -> None:
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -159,6 +159,6 @@ def _one_line(month: dict[str, Any]) -> str:
     overall = month["overall"]
     shown = f"{overall['value']:.3f} [{overall['low']:.3f}, {overall['high']:.3f}]" if overall else "not measurable"
     return (
-        f"{month['window']}: version {month['model_version']}, accuracy {month['true_accuracy']:.3f} in truth, "
+        f"{month['window']}: version {month['model_version']}, accuracy {month['true_accuracy'] or 0:.3f} in truth, "
         f"{shown} estimated from {month['labels']} labels; {month['decision']['action']}"
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
+from components.errors import PerennialError
 from components.settings import switch_telemetry_off
 
 PREFECT = {
@@ -16,6 +18,21 @@ PREFECT = {
     "PREFECT_CLI_PROMPT": "false",
     "PREFECT_SHOW_VERSION_WARNING": "false",
 }
+
+RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+
+
+class ForeseenErrors(logging.Filter):
+    """Keeps Prefect from printing a foreseen error with its stack: the command line says it in one line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether `record` tells something that nobody else will."""
+        if record.exc_info and isinstance(record.exc_info[1], PerennialError):
+            return False
+        return not record.getMessage().startswith("Finished in state Failed")
+
+
+_FORESEEN = ForeseenErrors()
 
 
 def prepare_prefect(state: Path, api_url: str | None) -> None:
@@ -29,3 +46,5 @@ def prepare_prefect(state: Path, api_url: str | None) -> None:
         os.environ.setdefault(name, value)
     if api_url:
         os.environ["PREFECT_API_URL"] = api_url
+    for name in RUN_LOGGERS:
+        logging.getLogger(name).addFilter(_FORESEEN)  # survives Prefect's own set-up; a second time changes nothing

@@ -66,9 +66,13 @@ def accuracy_alert(
     classes: Sequence[ClassAccuracy],
     decision: Decision,
     *,
+    images_asked: int = 0,
     links: Mapping[str, str] | None = None,
 ) -> Alert:
-    """Return the alert for a window in which classes fell: `decision` says what was made of it."""
+    """Return the alert for a window in which classes fell: `decision` says what was made of it.
+
+    images_asked: how many images of these classes were put into the training queue.
+    """
     fallen = [c for c in classes if c.state is ClassState.ALARM]
     names = _named([c.name for c in fallen])
     refused = decision.action == "refused"
@@ -79,8 +83,12 @@ def accuracy_alert(
         happened=f"model {model_version} got worse in {names} in window {window}: "
         + "; ".join(f"{c.name}: {', '.join(c.reasons)}" for c in fallen[:NAMED_AT_MOST]),
         sure="95 % intervals: " + "; ".join(_intervals(c) for c in fallen[:NAMED_AT_MOST]),
-        done=f"no retraining was started: {decision.reason}" if refused else "a retraining was requested",
-        todo="look at the images of these classes and at the labels behind the estimate",
+        done=f"no retraining was started: {decision.reason}"
+        if refused
+        else f"a retraining was requested, and {images_asked} images of these classes are asked for to learn from",
+        todo="have the training queue answered (`perennial label export tasks.json --queue training`): the retraining "
+        "starts when 90 % of it is in, or after a week; `perennial retrain` starts it now. If the fall came with a new "
+        "model, `perennial rollback` takes it back",
         links=links or {},
     )
 

@@ -162,7 +162,9 @@ def _classes_not_worse(
             if upper < -rules.class_margin:
                 worse.append(f"{name} {metric} {_points(difference.value)} points (at most {_points(upper)})")
     detail = (
-        "; ".join(worse) if worse else f"none of {len(known)} classes is shown worse by {_points(rules.class_margin)}"
+        "; ".join(worse)
+        if worse
+        else f"none of {len(known)} classes is shown to be more than {100 * rules.class_margin:.0f} points worse"
     )
     return GateCheck("every class", not worse, detail, numbers)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from components.errors import DataError
 from components.evaluation.metrics import classification_report
-from components.model.calibration import expected_calibration_error, fit_temperature, softmax
+from components.model.calibration import expected_calibration_error, fit_calibration, softmax
 from components.params import Evaluate
 
 
@@ -23,19 +23,16 @@ class Part:
     labels: NDArray[np.int64]
 
 
-def measure(
-    parts: Mapping[str, Part], trusted: NDArray[np.bool_], classes: Sequence[str], rules: Evaluate
-) -> dict[str, Any]:
+def measure(parts: Mapping[str, Part], classes: Sequence[str], rules: Evaluate) -> dict[str, Any]:
     """Return temperature, calibration error before and after it, and the calibrated metrics of every part.
 
-    parts: the first is the one to judge calibration on; "validation" must be among them. trusted: (N,) the validation
-    rows whose label the audit does not doubt, which the temperature is fitted on.
-    Raises DataError if there are none.
+    parts: the first is the one to judge calibration on; "validation", which the temperature is fitted on, must be
+    among them. Raises DataError if it is not.
     """
-    if "validation" not in parts or not trusted.any():
-        raise DataError("no validation images with trusted labels to fit the temperature on; ingest more images")
-    validation = parts["validation"]
-    temperature = fit_temperature(validation.logits[trusted], validation.labels[trusted])
+    if "validation" not in parts:
+        raise DataError("no validation images to fit the temperature on; ingest more images")
+    fitted = fit_calibration(parts["validation"].logits, parts["validation"].labels)
+    temperature = fitted.temperature
     judged = next(iter(parts))
     before = softmax(parts[judged].logits)
     after = softmax(parts[judged].logits, temperature)
@@ -43,7 +40,8 @@ def measure(
     return {
         "calibration": {
             "temperature": temperature,
-            "fitted_on": int(trusted.sum()),
+            "label_noise": round(fitted.label_noise, 5),
+            "fitted_on": len(parts["validation"].labels),
             "measured_on": judged,
             "ece_before": round(expected_calibration_error(before, labels, rules.ece_bins), 5),
             "ece_after": round(expected_calibration_error(after, labels, rules.ece_bins), 5),

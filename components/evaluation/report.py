@@ -22,7 +22,8 @@ def markdown(metrics: Mapping[str, Any]) -> str:
         "# Evaluation",
         "",
         f"Backbone `{_cell(metrics['backbone'])}`, {len(metrics['class_names'])} classes. "
-        f"Temperature {calibration['temperature']:.3f}, fitted on {calibration['fitted_on']} validation images: "
+        f"Temperature {calibration['temperature']:.3f}, fitted on {calibration['fitted_on']} validation images, "
+        f"of whose labels about {100 * calibration['label_noise']:.1f} % look wrong at random: "
         f"calibration error on the {calibration['measured_on']} set {calibration['ece_before']:.3f} before, "
         f"{calibration['ece_after']:.3f} after.",
     ]
@@ -116,6 +117,6 @@ def _interval(value: Mapping[str, float] | None) -> str:
 def _cell(text: str) -> str:
     """Return a name that cannot leave its place in Markdown or the HTML made from it."""
     escaped = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in "\\`*_[]|":
+    for mark in "\\`*[]|":
         escaped = escaped.replace(mark, f"&#{ord(mark)};")
     return escaped

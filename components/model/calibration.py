@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
 
 COLDEST, HOTTEST = 0.05, 20.0
+MOST_NOISE = 0.5
+TINY = 1e-300
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """temperature divides the logits; label_noise is the share of labels, in 0..0.5, that are wrong at random."""
+
+    temperature: float
+    label_noise: float
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Return the temperature in 0.05..20 that minimises the negative log likelihood. Guo et al. 2017.
+    """Return the temperature of `fit_calibration`."""
+    return fit_calibration(logits, labels).temperature
 
+
+def fit_calibration(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> Calibration:
+    """Return the temperature in 0.05..20 that makes the model's confidence true, though some labels are wrong.
+
+    Fitted by maximum likelihood (temperature scaling, Guo et al. 2017) with a share of labels replaced by any other
+    class. Plain scaling would take wrong labels for doubt; leaving the audit's suspects out would take the hard images
+    out with them and make the model overconfident.
     logits: (N, K), finite. labels: (N,) class indices. Raises DataError for no rows, other lengths or numbers that
-    are not finite. Where every row is right by far, or wrong by far, the answer is at a bound.
+    are not finite. Where every row is right by far, or wrong by far, the temperature is at a bound.
     """
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import minimize
 
     _check(logits, labels)
-    scores = logits.astype(np.float64)
-    rows = np.arange(len(labels))
+    rows, others = np.arange(len(labels)), max(1, logits.shape[1] - 1)
 
-    def loss(log_temperature: float) -> float:
-        scaled = scores / np.exp(log_temperature)
-        peak = scaled.max(axis=1)
-        total = peak + np.log(np.exp(scaled - peak[:, None]).sum(axis=1))
-        return float((total - scaled[rows, labels]).mean())
+    def loss(point: NDArray[np.float64]) -> float:
+        noise = float(point[1])
+        own = softmax(logits, float(np.exp(point[0])))[rows, labels]
+        return float(-np.log(np.maximum((1 - noise) * own + noise * (1 - own) / others, TINY)).mean())
 
-    found = minimize_scalar(loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")
-    return float(np.exp(found.x))
+    bounds = [(np.log(COLDEST), np.log(HOTTEST)), (0.0, MOST_NOISE)]
+    simplex = np.array([[0.0, 0.02], [0.5, 0.02], [0.0, 0.1]])  # its own would take no step from a noise of zero
+    found = minimize(loss, simplex[0], method="Nelder-Mead", bounds=bounds, options={"initial_simplex": simplex})
+    return Calibration(float(np.exp(found.x[0])), float(found.x[1]))
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:

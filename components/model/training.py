@@ -102,7 +102,7 @@ def predict_logits(
             .float()
             .cpu()
             .numpy()
-            for start in range(0, len(images), batch_size)
+            for start in range(0, max(1, len(images)), batch_size)
         ]
     return np.concatenate(parts)
 

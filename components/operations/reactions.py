@@ -28,12 +28,14 @@ def follow_up(
         for alert in open_alerts(services, ACCURACY):
             recover(services, alert["key"], recovered_alert(alert["title"], alert["key"]), now=now)
         return
-    labelling.fill_training_queue(
+    asked = labelling.fill_training_queue(
         services.database, window, version, classes=decision.classes, now=now,
         limit=services.workspace.params.labelling.training_queue,
     )  # fmt: skip
     links = report_links(services, window, version)
-    send_once(services, accuracy_alert(window.name, version, classes, decision, links=links), now=now)
+    send_once(
+        services, accuracy_alert(window.name, version, classes, decision, images_asked=asked, links=links), now=now
+    )
 
 
 def on_drift(

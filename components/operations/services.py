@@ -26,17 +26,8 @@ class Services:
 
     workspace: Workspace
     database: Database
-    tracking_uri: str
-
-    @property
-    def images(self) -> ImageStore:
-        """Return the store of scored images' pixels."""
-        return ImageStore(self.workspace.image_store_url)
-
-    @property
-    def registry(self) -> Registry:
-        """Return the model registry; MLflow is imported when it is first used."""
-        return Registry(self.tracking_uri, str(self.workspace.state / "mlflow"))
+    images: ImageStore
+    registry: Registry  # MLflow is imported when it is first used
 
     @property
     def limits(self) -> ImageLimits:
@@ -86,7 +77,13 @@ def open_services(root: Path, settings: Settings) -> Iterator[Services]:
     database = Database(settings.database_url or embedded.url("perennial"))
     try:
         database.migrate()
-        yield Services(workspace, database, settings.mlflow_tracking_uri or embedded.url("mlflow"))
+        tracking_uri = settings.mlflow_tracking_uri or embedded.url("mlflow")
+        yield Services(
+            workspace,
+            database,
+            ImageStore(workspace.image_store_url),
+            Registry(tracking_uri, str(workspace.state / "mlflow")),
+        )
     finally:
         database.dispose()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import io
+from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from components.errors import DataError
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-STAGED_COLUMNS = (
+# The order of the columns in the binary stream; `name`, the one of varying length, comes last.
+COPIED_COLUMNS = (
+    "month",
+    "batch_number",
+    "model_version",
+    "shadow",
+    "shard_id",
+    "latency_ms",
     "item_no",
     "u",
     "shard_row",
@@ -26,12 +34,17 @@ STAGED_COLUMNS = (
     *IMAGE_STATISTICS,
     "needs_review",
     "image_id",
-    "name",
     "top3_class",
     "top3_confidence",
     "probabilities",
+    "name",
 )
 
+_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER = b"\xff\xff"
+_EPOCH = date(2000, 1, 1)
+_SMALLINT_OID, _REAL_OID = 21, 700
+_ID_LENGTH = 64
 _HASHES_A_BLOCK = 8
 
 
@@ -80,6 +93,9 @@ def check_chunk(chunk: ScoredChunk, *, items: int, classes: int) -> None:
         raise DataError(f"chunk {chunk.shard}: probabilities are {chunk.probabilities.shape}, not {(rows, classes)}")
     if rows == 0:
         return
+    odd = next((image for image in chunk.image_id if len(image) != _ID_LENGTH or not image.isascii()), None)
+    if odd is not None:
+        raise DataError(f"chunk {chunk.shard}: image id {odd!r} is not a SHA-256 of {_ID_LENGTH} digits")
     _check_range("item_no", chunk.item_no, 0, items - 1, chunk.shard)
     _check_range("predicted", chunk.predicted, 0, classes - 1, chunk.shard)
     _check_range("confidence", chunk.confidence, 0.0, 1.0, chunk.shard)
@@ -88,35 +104,89 @@ def check_chunk(chunk: ScoredChunk, *, items: int, classes: int) -> None:
         raise DataError(f"chunk {chunk.shard}: an item number is there twice")
 
 
-def encode(chunk: ScoredChunk, batch_id: str) -> io.BytesIO:
-    """Return the chunk as CSV in the order of STAGED_COLUMNS; an absent statistic is NULL, NaN stays NaN."""
-    import numpy as np
-    import pyarrow as pa
-    from pyarrow import csv
+def encode(chunk: ScoredChunk, batch_id: str, constants: Mapping[str, Any], chosen: NDArray[np.int64]) -> io.BytesIO:
+    """Return the `chosen` rows of the chunk as a binary COPY stream of COPIED_COLUMNS; absent statistics are NULL.
 
-    rows = len(chunk.item_no)
-    classes, confidences = _top_three(chunk.probabilities)
-    columns: dict[str, Any] = {
-        "item_no": chunk.item_no,
-        "u": uniforms_of(batch_id, chunk.item_no),
-        "shard_row": np.arange(rows, dtype=np.int32),
-        "predicted": chunk.predicted,
-        "conf_bin": np.searchsorted(np.array(CONFIDENCE_EDGES, np.float32), chunk.confidence, side="right"),
-        "confidence": chunk.confidence,
-        "ood_score": chunk.ood_score,
-        **{name: chunk.statistics.get(name, pa.nulls(rows, pa.float32())) for name in IMAGE_STATISTICS},
-        "needs_review": np.asarray(chunk.needs_review, dtype=np.bool_),
-        "image_id": chunk.image_id,
-        "name": [clean_text(name) for name in chunk.name],
-        "top3_class": _array_literals(classes),
-        "top3_confidence": _array_literals(confidences),
-        "probabilities": _bytea_literals(chunk.probabilities),
+    constants: month, batch_number, model_version, shadow and shard_id, the same in every row.
+    PostgreSQL's manual, COPY, "Binary Format": a row is a count of fields, then of each its length and its bytes.
+    """
+    import numpy as np
+
+    u = uniforms_of(batch_id, chunk.item_no[chosen])
+    bins = np.searchsorted(np.array(CONFIDENCE_EDGES, np.float32), chunk.confidence[chosen], side="right")
+    # In the order of the index that draws walk: its pages are then filled one after the other, not at random.
+    order = np.lexsort((u, bins, chunk.predicted[chosen]))
+    rows, u, bins = chosen[order], u[order], bins[order]
+    top, confidences = _top_three(chunk.probabilities[rows])
+    names = [clean_text(chunk.name[row]).encode() for row in rows.tolist()]
+    fields: dict[str, tuple[Any, Any]] = {
+        "month": (">i4", (constants["month"] - _EPOCH).days),
+        "batch_number": (">i8", constants["batch_number"]),
+        "model_version": (">i4", constants["model_version"]),
+        "shadow": ("?", constants["shadow"]),
+        "shard_id": (">i4", constants["shard_id"]),
+        "latency_ms": (">f4", chunk.latency_ms),
+        "item_no": (">i4", chunk.item_no[rows]),
+        "u": (">f8", u),
+        "shard_row": (">i4", rows),
+        "predicted": (">i2", chunk.predicted[rows]),
+        "conf_bin": (">i2", bins),
+        "confidence": (">f4", chunk.confidence[rows]),
+        "ood_score": (">f4", chunk.ood_score[rows]),
+        **{name: (">f4", chunk.statistics[name][rows]) for name in IMAGE_STATISTICS if name in chunk.statistics},
+        "needs_review": ("?", chunk.needs_review[rows]),
+        "image_id": (f"S{_ID_LENGTH}", np.array(chunk.image_id, f"S{_ID_LENGTH}")[rows]),
+        "top3_class": _array_field(top, ">i2", _SMALLINT_OID),
+        "top3_confidence": _array_field(confidences, ">f4", _REAL_OID),
+        "probabilities": _bytes_field(chunk.probabilities[rows]),
     }
-    table = pa.table({name: pa.array(columns[name]) for name in STAGED_COLUMNS})
-    buffer = io.BytesIO()
-    csv.write_csv(table, buffer, csv.WriteOptions(include_header=False))
-    buffer.seek(0)
-    return buffer
+    fixed = _fixed_part(fields, names)
+    width = fixed.dtype.itemsize
+    packed = fixed.tobytes()
+    parts = [_HEADER]
+    for start, name in zip(range(0, len(packed), width), names, strict=True):
+        parts += (packed[start : start + width], name)
+    return io.BytesIO(b"".join([*parts, _TRAILER]))
+
+
+def _fixed_part(fields: Mapping[str, tuple[Any, Any]], names: Sequence[bytes]) -> NDArray[np.void]:
+    """Return (N,) records of everything before a row's name: field count, lengths and values, the name's length."""
+    import numpy as np
+
+    layout: list[tuple[str, Any]] = [("count", ">i2")]
+    for column in COPIED_COLUMNS:
+        layout.append((f"length of {column}", ">i4"))
+        if column in fields:
+            layout.append((column, fields[column][0]))
+    table = np.zeros(len(names), np.dtype(layout))
+    table["count"] = len(COPIED_COLUMNS)
+    for column in COPIED_COLUMNS:
+        table[f"length of {column}"] = table.dtype[column].itemsize if column in fields else -1
+        if column in fields:
+            table[column] = fields[column][1]
+    table["length of name"] = [len(name) for name in names]
+    return table
+
+
+def _array_field(values: NDArray[Any], kind: str, oid: int) -> tuple[np.dtype[Any], NDArray[Any]]:
+    """Return (N, M) numbers as the records PostgreSQL keeps one-dimensional arrays in."""
+    import numpy as np
+
+    rows, many = values.shape
+    element = np.dtype([("length", ">i4"), ("value", kind)])
+    whole = np.dtype([("head", ">i4", (5,)), ("elements", element, (many,))])
+    records = np.zeros(rows, whole)
+    records["head"] = (1, 0, oid, many, 1)  # dimensions, nulls, type, length, lower bound
+    records["elements"]["length"] = element["value"].itemsize
+    records["elements"]["value"] = values
+    return whole, records
+
+
+def _bytes_field(values: NDArray[np.float16]) -> tuple[str, NDArray[Any]]:
+    import numpy as np
+
+    kind = f"V{2 * values.shape[1]}"
+    return kind, np.ascontiguousarray(values, dtype="<f2").view(kind).reshape(-1)
 
 
 def _check_range(column: str, values: NDArray[Any], low: float, high: float, shard: str) -> None:
@@ -139,25 +209,3 @@ def _top_three(probabilities: NDArray[np.float16]) -> tuple[NDArray[np.int64], N
     else:
         order = np.argsort(-values, axis=1, kind="stable")[:, :3]
     return order, np.take_along_axis(values, order, axis=1)
-
-
-def _array_literals(values: NDArray[Any]) -> Any:
-    """Return (N, 1..3) numbers as PostgreSQL array literals, `{1,2,3}`."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    parts = [pc.cast(pa.array(values[:, n]), pa.string()) for n in range(values.shape[1])]
-    joined = pc.binary_join_element_wise(*parts, ",")
-    return pc.binary_join_element_wise("{", joined, "}", "")
-
-
-def _bytea_literals(values: NDArray[np.float16]) -> Any:
-    r"""Return (N, K) numbers as little-endian float16 bytea literals, `\x…`."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    rows, classes = values.shape
-    digits = binascii.hexlify(np.ascontiguousarray(values, dtype="<f2").tobytes())
-    hexes = np.frombuffer(digits, dtype=f"S{4 * classes}") if rows else np.empty(0, dtype="S1")
-    return pc.binary_join_element_wise("\\x", pc.cast(pa.array(hexes, pa.binary()), pa.string()), "")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import psycopg2.errors
+import psycopg2.extensions
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 
@@ -62,6 +63,10 @@ class Database:
                 yield connection
         except (OperationalError, InterfaceError) as error:
             raise ServiceError(f"the database {self.url} failed: {_reason(error)}") from error
+        except psycopg2.extensions.TransactionRollbackError:
+            raise  # a deadlock in a COPY: whoever copies may try again
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:  # COPY bypasses SQLAlchemy's errors
+            raise ServiceError(f"the database {self.url} failed: {_one_line(error)}") from error
 
     @contextmanager
     def advisory_lock(self, name: str, wait_seconds: float) -> Iterator[Callable[[], bool]]:
@@ -191,7 +196,11 @@ def _to_json(value: object) -> str:
 
 
 def _reason(error: DBAPIError) -> str:
-    return " ".join(str(error.orig).split())
+    return _one_line(error.orig)
+
+
+def _one_line(error: BaseException | None) -> str:
+    return " ".join(str(error).split())
 
 
 def _still_held(connection: Connection, name: str) -> bool:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
+import psycopg2.errors
 from sqlalchemy import Connection, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from components.errors import ConflictError, DataError
+from components.errors import BusyError, ConflictError, DataError
 from components.records import ScoredChunk
 from components.store.batches import (
     Batch,
@@ -26,11 +27,11 @@ from components.store.batches import (
     write_set_aside,
     written,
 )
-from components.store.chunks import STAGED_COLUMNS, check_chunk, encode, uniform_of, uniforms_of
+from components.store.chunks import COPIED_COLUMNS, check_chunk, encode, uniform_of, uniforms_of
 from components.store.class_lists import classes_of
 from components.store.database import Database, copy_in
 from components.store.tables import batch as batch_table
-from components.store.tables import image_shard
+from components.store.tables import image_shard, prediction
 from components.store.tables import model_version as model_table
 
 __all__ = [
@@ -55,32 +56,8 @@ __all__ = [
     "written",
 ]
 
-_STAGE = """
-CREATE TEMPORARY TABLE IF NOT EXISTS staged_prediction (
-    item_no integer, u double precision, shard_row integer, predicted smallint, conf_bin smallint,
-    confidence real, ood_score real, brightness real, contrast real, sharpness real, saturation real,
-    width real, height real, aspect real, bytes real, needs_review boolean, image_id text, name text,
-    top3_class smallint[], top3_confidence real[], probabilities bytea
-) ON COMMIT DELETE ROWS
-"""
-_COPY = "COPY staged_prediction (" + ", ".join(STAGED_COLUMNS) + ") FROM STDIN (FORMAT csv)"
-_MERGE = text(
-    """
-INSERT INTO prediction (
-    month, batch_number, model_version, shadow, shard_id, latency_ms,
-    item_no, u, shard_row, predicted, conf_bin, confidence, ood_score,
-    brightness, contrast, sharpness, saturation, width, height, aspect, bytes,
-    needs_review, image_id, name, top3_class, top3_confidence, probabilities
-)
-SELECT CAST(:month AS date), CAST(:batch_number AS bigint), CAST(:model_version AS integer),
-    CAST(:shadow AS boolean), CAST(:shard_id AS integer), CAST(:latency_ms AS real),
-    item_no, u, shard_row, predicted, conf_bin, confidence, ood_score,
-    brightness, contrast, sharpness, saturation, width, height, aspect, bytes,
-    needs_review, image_id, name, top3_class, top3_confidence, probabilities
-FROM staged_prediction
-ON CONFLICT DO NOTHING
-"""
-)
+_COPY = "COPY prediction (" + ", ".join(COPIED_COLUMNS) + ") FROM STDIN (FORMAT binary)"
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,22 +83,41 @@ def write_chunk(
         raise DataError(f"batch {batch.id!r}: model {version} and shadow={shadow} contradict each other")
     classes = batch.classes if not shadow else _classes_of_model(db, version)
     check_chunk(chunk, items=batch.items, classes=len(classes))
-    encoded = encode(chunk, batch.id)
+    if not len(chunk.item_no):
+        return 0
+    for _ in range(_TRIES):
+        try:
+            return _write_missing(db, batch, chunk, version, shadow)
+        except (psycopg2.errors.UniqueViolation, psycopg2.errors.DeadlockDetected):
+            continue  # a parallel delivery wrote some of these rows since we looked; look again
+    raise BusyError(f"batch {batch.id!r}: other deliveries of the same rows are in the way; score it again")
+
+
+def _write_missing(db: Database, batch: Batch, chunk: ScoredChunk, version: int, shadow: bool) -> int:
+    """Copy in the rows that are not there yet; a plain COPY is several times as fast as a merge."""
+    import numpy as np
+
     with db.transaction() as connection:
-        connection.execute(text(_STAGE))
-        copy_in(connection, _COPY, encoded)
-        values = {
+        there = select(prediction.c.item_no).where(
+            prediction.c.month == batch.month,
+            prediction.c.batch_number == batch.number,
+            prediction.c.model_version == version,
+            prediction.c.item_no.between(int(chunk.item_no.min()), int(chunk.item_no.max())),
+        )
+        missing = np.flatnonzero(~np.isin(chunk.item_no, np.array(list(connection.scalars(there)), np.int64)))
+        if not len(missing):
+            return 0
+        constants = {
             "month": batch.month,
             "batch_number": batch.number,
             "model_version": version,
             "shadow": shadow,
             "shard_id": _shard_id(connection, chunk.shard),
-            "latency_ms": chunk.latency_ms,
         }
-        new = connection.execute(_MERGE, values).rowcount
-        if new and not shadow:
+        new = copy_in(connection, _COPY, encode(chunk, batch.id, constants, missing))
+        if not shadow:
             _count(connection, batch, new)
-    return new
+        return new
 
 
 def locate_images(db: Database, image_ids: Sequence[str], *, months: Iterable[date] = ()) -> dict[str, ImagePlace]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from flows.commands.options import at_option, emit, prepare_flows, services, table, verb
+from flows.commands.options import at_option, emit, prepare_flows, services, table, verb, window_option
 
 
 @click.group()
@@ -16,9 +16,9 @@ def label() -> None:
 
 
 @label.command(epilog="Example: perennial label draw --window 2026-10")
-@click.option("--window", default=None, metavar="WINDOW", help="A month, week or day. [default: the latest closed]")
 @verb
 @at_option
+@window_option
 def draw(root: Path, as_json: bool, now: datetime, window: str | None) -> None:
     """Close a window and draw its accuracy sample; drawing again gives the same tasks."""
     workspace = prepare_flows(root)

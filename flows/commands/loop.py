@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from flows.commands.options import at_option, emit, prepare_flows, table, verb
+from flows.commands.options import at_option, emit, prepare_flows, table, verb, window_option
 
 
 @click.command(epilog="Example: perennial score incoming/2026-10-05/ --at 2026-10-05T12:00:00Z")
@@ -34,9 +34,9 @@ def score(root: Path, as_json: bool, now: datetime, source: str, batch_id: str |
 
 
 @click.command(epilog="Example: perennial monitor --window 2026-10 --json")
-@click.option("--window", default=None, metavar="WINDOW", help="A month, week or day. [default: the latest closed]")
 @verb
 @at_option
+@window_option
 def monitor(root: Path, as_json: bool, now: datetime, window: str | None) -> None:
     """Estimate each class's accuracy, test drift, judge, alert, and perhaps request a retraining."""
     workspace = prepare_flows(root)

@@ -44,6 +44,19 @@ def at_option(function: Command) -> Command:
     return wrapped
 
 
+def window_option(function: Command) -> Command:
+    """Give a verb `--window WINDOW`, checked before anything is started; it receives `window: str | None`."""
+
+    @click.option("--window", default=None, metavar="WINDOW", help="A month, week or day. [default: the latest closed]")
+    @functools.wraps(function)
+    def wrapped(window: str | None, **arguments: Any) -> Any:
+        from components.records import Window
+
+        return function(window=Window.parse(window).name if window else None, **arguments)
+
+    return wrapped
+
+
 @contextmanager
 def services(root: Path) -> Iterator[Services]:
     """Yield the opened services of the workspace at `root`, by the environment's settings."""

@@ -1,15 +1,15 @@
 """Scoring end to end against bare ONNX Runtime plus decoding, on the same real images and the same model.
 
-Run: python tests/benchmarks/bench_scoring.py [--images 10000] [--rounds 3]. Bare is what a short script does: open each
+Run: python tests/benchmarks/bench_scoring.py [--images 10000] [--rounds 5]. Bare is what a short script does: open each
 file with Pillow, stack 256, run the session, one after the other. End to end adds the checks, statistics, hashes,
-OOD scores and the image store. Prints images a second and the ratio of the medians; exits 1 below 0.7.
+OOD scores and the image store. Prints images a second and the ratio, each side's best round (another process only
+ever makes a round slower); exits 1 below 0.7.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import statistics
 import sys
 import tempfile
 import time
@@ -44,7 +44,7 @@ def main() -> int:
     """Return 0 if the ratio is what is demanded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     limits = ImageLimits.of(Data())
     with tempfile.TemporaryDirectory() as temporary:
@@ -56,9 +56,9 @@ def main() -> int:
             (speed(lambda: bare(items, model), len(items)), speed(lambda: whole(items, predictor, folder), len(items)))
             for _ in range(arguments.rounds)
         ]
-    alone, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
+    alone, ours = (max(column) for column in zip(*pairs, strict=True))
     ratio = ours / alone
-    print(f"{len(items)} images of {SIDE} px on {predictor.device}, {arguments.rounds} rounds")
+    print(f"{len(items)} images of {SIDE} px on {predictor.device}, best of {arguments.rounds} rounds")
     print(f"bare ONNX Runtime + decoding {alone:8.0f} images/s")
     print(f"end to end                   {ours:8.0f} images/s")
     print(f"ratio {ratio:.2f}, demanded {DEMANDED}: {'met' if ratio >= DEMANDED else 'MISSED'}")

@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -237,27 +236,45 @@ def metric_line(step: int, **values: float) -> str:
     return json.dumps({"step": step, "epoch": 0, "time": f"2026-10-01T00:00:{step:02d}+00:00", **values}) + "\n"
 
 
+class Polled(threading.Event):
+    """A stop signal that tells when its watcher has looked at it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._looked = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._looked.set()
+        return super().wait(timeout)
+
+    def next_look(self) -> None:
+        self._looked.clear()
+        assert self._looked.wait(30)
+
+
 def test_metrics_are_logged_while_training_writes_them(registry, tmp_path):
-    run_id, file, stop = registry.start_run({}), tmp_path / "metrics.jsonl", threading.Event()
+    run_id, file, stop = registry.start_run({}), tmp_path / "metrics.jsonl", Polled()
     logged: list[int] = []
     tail = threading.Thread(
         target=lambda: logged.append(registry.tail_metrics(run_id, file, stop, poll_seconds=0.01)), daemon=True
     )
     tail.start()
+    stop.next_look()
 
-    def history() -> Iterator[tuple[int, float]]:
-        yield from ((point.step, point.value) for point in registry.client.get_metric_history(run_id, "loss"))
+    def history() -> list[tuple[int, float]]:
+        return [(point.step, point.value) for point in registry.client.get_metric_history(run_id, "loss")]
 
     half = metric_line(2, loss=0.5)
     file.write_text(metric_line(1, loss=1.0) + half[:20])
-    while list(history()) != [(1, 1.0)]:
-        assert tail.is_alive()
+    stop.next_look()
+    stop.next_look()
+    assert history() == [(1, 1.0)]
     with file.open("a") as opened:
         opened.write(half[20:] + metric_line(3, loss=0.25, accuracy=0.9))
     stop.set()
     tail.join(timeout=30)
     assert logged == [4]
-    assert list(history()) == [(1, 1.0), (2, 0.5), (3, 0.25)]
+    assert history() == [(1, 1.0), (2, 0.5), (3, 0.25)]
     assert registry.client.get_metric_history(run_id, "accuracy")[0].timestamp == 1_790_812_803_000
 
 

@@ -249,3 +249,13 @@ def test_in_the_long_run_worse_models_do_not_pass():
     assert share_passed(four_points_worse) < 0.02
     assert share_passed(one_class_twenty_points_worse) < 0.05
     assert share_passed(no_better_where_it_hurt, alarmed={"c": ("recall",)}) < 0.25
+
+
+def test_a_fall_within_the_margin_that_is_not_proven_to_be_is_refused(champion):
+    candidate = champion.predicted.copy()
+    candidate[np.flatnonzero(candidate == LABELS)[::60]] += 1  # 23 of 1,500: 1.5 points, spread over the classes
+    candidate %= K
+    verdict = judged(results(candidate), champion)
+    assert failed(verdict) == {"overall"}
+    overall = next(check for check in verdict.checks if check.name == "overall")
+    assert -RULES.margin < overall.numbers["difference"] < 0

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from components.errors import DataError
-from components.model.calibration import expected_calibration_error, fit_temperature, reliability, softmax
+from components.model.calibration import (
+    expected_calibration_error,
+    fit_calibration,
+    fit_temperature,
+    reliability,
+    softmax,
+)
 
 
 def drawn(number: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
@@ -18,6 +24,17 @@ def drawn(number: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
 def test_temperature_undoes_a_known_overconfidence(scale):
     logits, labels = drawn(20_000, scale)
     assert fit_temperature(logits, labels) == pytest.approx(scale, rel=0.05)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.15])
+def test_wrong_labels_are_not_taken_for_doubt(noise):
+    logits, labels = drawn(20_000, 2.0)
+    generator = np.random.default_rng(1)
+    wrong = generator.random(len(labels)) < noise
+    given = np.where(wrong, (labels + generator.integers(1, 5, len(labels))) % 5, labels)
+    found = fit_calibration(logits, given)
+    assert found.temperature == pytest.approx(2.0, rel=0.1)
+    assert found.label_noise == pytest.approx(noise, abs=0.02)
 
 
 def test_temperature_lowers_the_calibration_error_and_changes_no_answer():

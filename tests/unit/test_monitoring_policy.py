@@ -329,3 +329,19 @@ def test_a_clearly_better_level_may_replace_the_reference_and_noise_may_not():
     low = reference_from(estimate(two_class_counts(85, labels=1000)), "2026-01")
     assert significantly_better(estimate(two_class_counts(97, labels=1000)), low, RULES)
     assert not significantly_better(estimate(two_class_counts(86, labels=1000)), low, RULES)
+
+
+def rare_class_counts(mistaken, labels):
+    """Class a is predicted 8 times, all right and labelled; of `labels` answers among 5,000 b, `mistaken` say a."""
+    answers = np.array([[[8, 0, 0]], [[mistaken, labels - mistaken, 0]]])
+    seen = answers.sum(axis=2)
+    return StratumCounts(("a", "b"), np.array([[8], [5000]]), seen, answers, seen, np.full((2, 1), 0.95))
+
+
+def test_a_recall_told_by_two_answers_is_no_alarm():
+    reference = reference_from(estimate(rare_class_counts(3, 4999)), "2026-01")
+    few = rare_class_counts(2, 200)
+    assert estimate(few).recall.process_effective[0] > RULES.min_effective_labels
+    assert judge_counts(few, reference, "first").decision.classes == ("a",)
+    assert not judge_counts(few, reference).alarms
+    assert judge_counts(rare_class_counts(30, 3000), reference).alarmed == {"a": ("recall",)}

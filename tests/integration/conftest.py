@@ -1,0 +1,237 @@
+"""One trained workspace for all product tests, made through the real command line, and the ways to use it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from components.data.source_item import SourceItem
+    from components.operations.services import Services
+
+PERENNIAL = Path(sys.executable).parent / "perennial"
+PATIENCE_SECONDS = 300.0
+# Mechanics, not accuracy: a few epochs are enough for digits. Small chunks, so that a batch of 600 has ten of them.
+SMALL = {
+    "audit": {"folds": 2, "epochs": 2},
+    "train": {"epochs": 3},
+    "evaluate": {"bootstrap": 100},
+    "score": {"batch_size": 32, "chunk_rows": 64},
+    "labelling": {"share": 0.5},
+    "preprocess": {"size": 28, "channels": 1},
+}
+OURS = ("DATABASE_URL", "MLFLOW_TRACKING_URI", "WORKSPACE_GIT_URL", "IMAGE_STORE_URL", "PERENNIAL_ALERT_URLS")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One command that ended."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class Product:
+    """The trained workspace: scored once, with two dataset versions. `first` and `second` are their ingest reports."""
+
+    root: Path
+    first: dict[str, Any]
+    second: dict[str, Any]
+    renewal: dict[str, Any]
+    scored: dict[str, Any]
+
+    @property
+    def state(self) -> Path:
+        return self.root / ".perennial"
+
+
+def plain_environment(**more: str) -> dict[str, str]:
+    """Return this process's environment without any setting of Perennial or Prefect, but with `more`."""
+    kept = {k: v for k, v in os.environ.items() if k not in OURS and not k.startswith(("PREFECT_", "COV_"))}
+    return {**kept, "OMP_NUM_THREADS": "1", **more}
+
+
+def start_command(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(PERENNIAL), *arguments],
+        cwd=cwd, env=plain_environment(**environment),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for(process: subprocess.Popen[str], started: float, patience: float = PATIENCE_SECONDS) -> Finished:
+    try:
+        out, err = process.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        pytest.fail(f"{process.args} did not end within {patience:.0f} s; it said {out}\n{err}")
+    return Finished(process.returncode, out, err, time.monotonic() - started)
+
+
+def run_command(*arguments: str, cwd: Path | None = None, patience: float = PATIENCE_SECONDS, **env: str) -> Finished:
+    started = time.monotonic()
+    return wait_for(start_command(*arguments, cwd=cwd, **env), started, patience)
+
+
+@pytest.fixture(scope="session")
+def perennial() -> Callable[..., Finished]:
+    """A function that runs `perennial ARGUMENTS` in a process of its own; keyword arguments are environment."""
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def perennial_at_once() -> Callable[..., list[Finished]]:
+    """A function that runs several commands at the same time and waits for all."""
+
+    def run(*commands: Sequence[str], **environment: str) -> list[Finished]:
+        started = time.monotonic()
+        return [wait_for(p, started) for p in [start_command(*c, **environment) for c in commands]]
+
+    return run
+
+
+def succeeded(finished: Finished) -> Finished:
+    assert finished.code == 0, f"exit {finished.code}: {finished.out}\n{finished.err}"
+    return finished
+
+
+@pytest.fixture(scope="session")
+def git() -> Callable[..., str]:
+    """A function of (folder, *arguments): what `git` printed there."""
+    return run_git
+
+
+def run_git(folder: Path, *arguments: str) -> str:
+    who = ("-c", "user.name=A Person", "-c", "user.email=person@localhost", "-c", "commit.gpgsign=false")
+    done = subprocess.run(["git", *who, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def digits() -> list[SourceItem]:
+    """The 1,797 digits as PNG files, with their labels."""
+    from components.data.decode import ImageLimits
+    from components.data.sources import open_source
+
+    limits = ImageLimits(max_bytes=10_000, max_pixels=10_000, min_side=4)
+    return list(open_source("digits", limits=limits, cache=Path("unused")))
+
+
+def write_archive(path: Path, files: Sequence[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, content in files:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture(scope="session")
+def noisy_digits(digits: list[SourceItem]) -> Callable[[Path, int], Path]:
+    """A function of (path, how many) that writes an archive of new images, digits with a dark row, in class folders."""
+    from PIL import Image
+
+    def write(path: Path, count: int) -> Path:
+        files = []
+        for item in digits[:count]:
+            with Image.open(io.BytesIO(item.content)) as image:
+                image.paste(0, (0, 0, image.width, 1))
+                image.putpixel((0, 0), 7)
+                buffer = io.BytesIO()
+                image.save(buffer, "PNG")
+            files.append((f"{item.label}/{Path(item.name).name}", buffer.getvalue()))
+        return write_archive(path, files)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def product(tmp_path_factory: pytest.TempPathFactory, noisy_digits: Callable[[Path, int], Path]) -> Iterator[Product]:
+    """A workspace brought through init, ingest (twice), retrain and score by the command line."""
+    folder = tmp_path_factory.mktemp("product")
+    root = folder / "workspace"
+    succeeded(run_command("init", str(root)))
+    try:
+        yield build_product(root, noisy_digits(folder / "later.tar", 60))
+    finally:
+        shut_down(root)
+
+
+def build_product(root: Path, later: Path) -> Product:
+    write_small_params(root)
+    here = ("--workspace", str(root), "--json")
+    first = succeeded(run_command("ingest", "digits", *here)).json
+    second = ingest_directly(root, later)
+    renewal = succeeded(run_command("retrain", *here, patience=1200)).json
+    scored = succeeded(run_command("score", "digits", *here)).json
+    return Product(root, first, second, renewal, scored)
+
+
+def write_small_params(root: Path) -> None:
+    """Make the workspace's runs short; flows use what is committed and pushed, so that is done too."""
+    import yaml
+
+    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    for section, values in SMALL.items():
+        params[section].update(values)
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+    run_git(root, "commit", "--quiet", "--all", "--message", "Make runs short")
+    run_git(root, "push", "--quiet")
+
+
+def ingest_directly(root: Path, source: Path) -> dict[str, Any]:
+    """Ingest without Prefect, whose start would cost ten seconds more."""
+    from components.operations.ingestion import ingest_source
+    from components.operations.services import open_services
+    from components.settings import Settings
+
+    with open_services(root, Settings()) as opened:
+        return ingest_source(opened, str(source), add_classes=(), now=datetime.now(UTC))
+
+
+def shut_down(root: Path) -> None:
+    """Stop a workspace's services; as root their files lie outside the workspace, and go too."""
+    from components.store.postgres_home import recorded_home
+
+    home = recorded_home(root / ".perennial")
+    run_command("down", "--workspace", str(root))
+    if home is not None:
+        shutil.rmtree(home.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def services(product: Product) -> Iterator[Services]:
+    """The product's services, opened in this process."""
+    from components.operations.services import open_services
+    from components.settings import Settings
+
+    with open_services(product.root, Settings()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def today() -> datetime:
+    """Now, to the second, a moment ago: no clock reads this as the future."""
+    return datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=1)

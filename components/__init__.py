@@ -1,0 +1,1 @@
+"""What is done: the product without its orchestration. Knows nothing of Prefect."""

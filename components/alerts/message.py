@@ -87,8 +87,8 @@ def accuracy_alert(
         if refused
         else f"a retraining was requested, and {images_asked} images of these classes are asked for to learn from",
         todo="have the training queue answered (`perennial label export tasks.json --queue training`): the retraining "
-        "starts when 90 % of it is in, or after a week; `perennial retrain` starts it now. If the fall came with a new "
-        "model, `perennial rollback` takes it back",
+        "starts when most of it is in, or after labelling.judge_after_days; `perennial retrain` starts it now. If the "
+        "fall came with a new model, `perennial rollback` takes it back",
         links=links or {},
     )
 

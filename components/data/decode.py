@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -131,7 +133,14 @@ def decode(content: bytes, limits: ImageLimits) -> Image.Image:
         raise ImageRejected("truncated" if short else "corrupt", f"{image.format}: {text}") from error
 
 
+@cache
+def _let_our_limits_decide() -> None:
+    # Pillow prints a warning from 89 million pixels on. Whether that is too many is for `ImageLimits` to say.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
 def _open(content: bytes) -> ImageFile.ImageFile:
+    _let_our_limits_decide()
     try:
         return Image.open(io.BytesIO(content), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -208,3 +217,9 @@ def _full_scale(mode: str, maximum: float) -> float:
         if maximum <= scale:
             return scale
     return max(maximum, 2.0**31 - 1)
+
+
+def file_suffix(content: bytes) -> str:
+    """Return the file name's suffix of an accepted image's format, such as `.png`; from its header alone."""
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return f".{str(image.format).lower()}"

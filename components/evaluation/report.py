@@ -25,7 +25,7 @@ def markdown(metrics: Mapping[str, Any]) -> str:
         f"Temperature {calibration['temperature']:.3f}, fitted on {calibration['fitted_on']} validation images, "
         f"of whose labels about {100 * calibration['label_noise']:.1f} % look wrong at random: "
         f"calibration error on the {calibration['measured_on']} set {calibration['ece_before']:.3f} before, "
-        f"{calibration['ece_after']:.3f} after.",
+        f"{calibration['ece_after']:.3f} after. Wrong labels make that error look larger, by up to their share.",
     ]
     for name, part in metrics["parts"].items():
         lines += ["", *_part(name, part)]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from components.errors import IntegrityError
 from components.model.preprocess import prepare
+from components.monitoring.binning import bin_counts, quantile_edges
 from components.operations.drift_watch import COLUMNS
 from components.operations.models import load_predictor
 from components.operations.services import Services
@@ -60,8 +61,5 @@ def freeze_drift_reference(services: Services, model: ModelVersion, *, now: date
 
 
 def _histogram(values: NDArray[np.floating[Any]], bins: int) -> dict[str, list[float]]:
-    """Return inner edges at the quantiles, equal ones merged, and the counts of the cells [.., e1), [e1, e2), .. ."""
-    finite = values[np.isfinite(values)].astype(np.float64)
-    edges = np.unique(np.quantile(finite, np.arange(1, bins) / bins)) if len(finite) else np.empty(0)
-    counts = np.bincount(np.searchsorted(edges, finite, side="right"), minlength=len(edges) + 1)
-    return {"edges": edges.tolist(), "counts": counts.tolist()}
+    edges = quantile_edges(values, bins)
+    return {"edges": edges.tolist(), "counts": bin_counts(values, edges).tolist()}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from components.data.decode import file_suffix
 from components.errors import ConfigurationError, RefusedError
 from components.labels.consensus import settle
 from components.labels.exchange import export_csv, export_label_studio, read_answers
@@ -80,11 +81,10 @@ def export_tasks(services: Services, file: Path, *, queue: str, form: str, image
     tasks = labelling.tasks(services.database, queue, limit=None)
     if not tasks:
         raise RefusedError(f"the {queue} queue has no open task; draw with `perennial label draw`")
-    if images is not None:
-        _write_images(services, tasks, images)
+    written = {} if images is None else _write_images(services, tasks, images)
 
     def image_url(task: LabelTask) -> str:
-        return (images / task.image_id).as_posix() if images is not None else task.image_id
+        return written.get(task.image_id, task.image_id)
 
     if form == "csv":
         export_csv(tasks, file, image_url)
@@ -95,11 +95,17 @@ def export_tasks(services: Services, file: Path, *, queue: str, form: str, image
     return {"file": str(file), "queue": queue, "tasks": len(tasks)}
 
 
-def _write_images(services: Services, tasks: list[LabelTask], folder: Path) -> None:
+def _write_images(services: Services, tasks: list[LabelTask], folder: Path) -> dict[str, str]:
+    """Write each task's picture, named by its id and format, and return the paths by image id."""
     folder.mkdir(parents=True, exist_ok=True)
+    written = {}
     store = services.images
     for place in labelling.places(services.database, [task.task_id for task in tasks]):
-        (folder / place.image_id).write_bytes(store.get(place.shard, place.row, place.image_id))
+        content = store.get(place.shard, place.row, place.image_id)
+        path = folder / f"{place.image_id}{file_suffix(content)}"
+        path.write_bytes(content)
+        written[place.image_id] = path.as_posix()
+    return written
 
 
 def import_answers(services: Services, file: Path, *, now: datetime) -> dict[str, int]:

@@ -104,21 +104,17 @@ def check_chunk(chunk: ScoredChunk, *, items: int, classes: int) -> None:
         raise DataError(f"chunk {chunk.shard}: an item number is there twice")
 
 
-def encode(chunk: ScoredChunk, batch_id: str, constants: Mapping[str, Any], chosen: NDArray[np.int64]) -> io.BytesIO:
-    """Return the `chosen` rows of the chunk as a binary COPY stream of COPIED_COLUMNS; absent statistics are NULL.
+def encode(chunk: ScoredChunk, batch_id: str, constants: Mapping[str, Any], rows: NDArray[np.int64]) -> io.BytesIO:
+    """Return some `rows` of the chunk as a binary COPY stream of COPIED_COLUMNS; absent statistics are NULL.
 
     constants: month, batch_number, model_version, shadow and shard_id, the same in every row.
     PostgreSQL's manual, COPY, "Binary Format": a row is a count of fields, then of each its length and its bytes.
     """
     import numpy as np
 
-    u = uniforms_of(batch_id, chunk.item_no[chosen])
-    bins = np.searchsorted(np.array(CONFIDENCE_EDGES, np.float32), chunk.confidence[chosen], side="right")
-    # In the order of the index that draws walk: its pages are then filled one after the other, not at random.
-    order = np.lexsort((u, bins, chunk.predicted[chosen]))
-    rows, u, bins = chosen[order], u[order], bins[order]
+    bins = np.searchsorted(np.array(CONFIDENCE_EDGES, np.float32), chunk.confidence[rows], side="right")
     top, confidences = _top_three(chunk.probabilities[rows])
-    names = [clean_text(chunk.name[row]).encode() for row in rows.tolist()]
+    names = _encoded_names([chunk.name[row] for row in rows.tolist()])
     fields: dict[str, tuple[Any, Any]] = {
         "month": (">i4", (constants["month"] - _EPOCH).days),
         "batch_number": (">i8", constants["batch_number"]),
@@ -127,7 +123,7 @@ def encode(chunk: ScoredChunk, batch_id: str, constants: Mapping[str, Any], chos
         "shard_id": (">i4", constants["shard_id"]),
         "latency_ms": (">f4", chunk.latency_ms),
         "item_no": (">i4", chunk.item_no[rows]),
-        "u": (">f8", u),
+        "u": (">f8", uniforms_of(batch_id, chunk.item_no[rows])),
         "shard_row": (">i4", rows),
         "predicted": (">i2", chunk.predicted[rows]),
         "conf_bin": (">i2", bins),
@@ -147,6 +143,16 @@ def encode(chunk: ScoredChunk, batch_id: str, constants: Mapping[str, Any], chos
     for start, name in zip(range(0, len(packed), width), names, strict=True):
         parts += (packed[start : start + width], name)
     return io.BytesIO(b"".join([*parts, _TRAILER]))
+
+
+def _encoded_names(names: Sequence[str]) -> list[bytes]:
+    try:
+        encoded = [name.encode() for name in names]
+    except UnicodeEncodeError:
+        return [clean_text(name).encode() for name in names]
+    if b"\0" in b"".join(encoded):
+        return [clean_text(name).encode() for name in names]
+    return encoded
 
 
 def _fixed_part(fields: Mapping[str, tuple[Any, Any]], names: Sequence[bytes]) -> NDArray[np.void]:

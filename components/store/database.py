@@ -19,6 +19,7 @@ from components.errors import BusyError, ConfigurationError, ServiceError
 from components.store.values import jsonable
 
 SCHEMA_REVISION = "0001"
+COPY_BYTES = 262_144
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Waiting does not cure these: the server is there and says no.
 HOPELESS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "is not permitted to log in")
@@ -149,7 +150,7 @@ def copy_in(connection: Connection, statement: str, source: IO[bytes]) -> int:
     """Feed `source` to a COPY … FROM STDIN statement and return the number of rows it took."""
     driver: Any = connection.connection.driver_connection
     with driver.cursor() as cursor:
-        cursor.copy_expert(statement, source)
+        cursor.copy_expert(statement, source, COPY_BYTES)
         return int(cursor.rowcount)
 
 

@@ -171,19 +171,15 @@ def histogram(
 
 
 def quantile_edges(db: Database, window: Window, model_version: int, column: str, bins: int) -> NDArray[np.float64]:
-    """Return the distinct inner edges, at most bins - 1, that cut a segment's column into equal shares.
+    """Return the edges that cut a segment's column into about `bins` equal shares, as `binning.quantile_edges` does.
 
     Read from at most 100,000 rows, those with the smallest `u`. Empty where no value is known.
     """
-    import numpy as np
+    from components.monitoring import binning
 
     if column not in COLUMNS:
         raise ConfigurationError(f"column {column!r} has no quantiles; one of {', '.join(COLUMNS)}")
-    rows = sample(db, window, model_version, [column], QUANTILE_ROWS)[column]
-    known = rows[np.isfinite(rows)]
-    if not len(known):
-        return np.empty(0, np.float64)
-    return np.unique(np.quantile(known, np.arange(1, bins) / bins, method="inverted_cdf"))
+    return binning.quantile_edges(sample(db, window, model_version, [column], QUANTILE_ROWS)[column], bins)
 
 
 def sample(

@@ -149,6 +149,12 @@ def write_archive(path: Path, files: Sequence[tuple[str, bytes]]) -> Path:
 
 
 @pytest.fixture(scope="session")
+def archive() -> Callable[[Path, Sequence[tuple[str, bytes]]], Path]:
+    """A function of (path, (name, content) pairs) that writes a .tar and returns its path."""
+    return write_archive
+
+
+@pytest.fixture(scope="session")
 def noisy_digits(digits: list[SourceItem]) -> Callable[[Path, int], Path]:
     """A function of (path, how many) that writes an archive of new images, digits with a dark row, in class folders."""
     from PIL import Image
@@ -229,6 +235,45 @@ def services(product: Product) -> Iterator[Services]:
 
     with open_services(product.root, Settings()) as opened:
         yield opened
+
+
+class ForkedOperations:
+    """Operations in children of `forked_operations.py`; see there. Every child is waited for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("forked_operations.py"))],
+            cwd=folder, env=plain_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self._jobs = 0
+
+    def start(self, *jobs: dict[str, Any]) -> list[int]:
+        """Start the jobs at the same moment and return their process ids; call `finish` before the next."""
+        self._results = [self._folder / f"result-{self._jobs + n}.json" for n in range(len(jobs))]
+        self._jobs += len(jobs)
+        return self._say([{**job, "result": str(path)} for job, path in zip(jobs, self._results, strict=True)])
+
+    def finish(self) -> tuple[list[int], list[Any]]:
+        """Wait for the jobs; return their exit codes, and their results (None of one that failed)."""
+        codes = self._say("reap")
+        return codes, [json.loads(p.read_text(encoding="utf-8")) if p.exists() else None for p in self._results]
+
+    def stop(self) -> None:
+        self._server.communicate(timeout=60)
+
+    def _say(self, what: Any) -> Any:
+        assert self._server.stdin is not None and self._server.stdout is not None
+        print(json.dumps(what), file=self._server.stdin, flush=True)
+        return json.loads(self._server.stdout.readline())
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedOperations]:
+    """A process that forks children for operations that are to be killed, or to meet one another."""
+    made = ForkedOperations(tmp_path_factory.mktemp("forked"))
+    yield made
+    made.stop()
 
 
 @pytest.fixture

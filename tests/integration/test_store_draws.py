@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 
 from components.errors import ConfigurationError, DataError
-from components.records import ModelVersion, StratumCounts, Window
+from components.records import ModelVersion, ScoredChunk, StratumCounts, Window
 from components.store import labelling, predictions
 from components.store.database import Database
 from components.store.predictions import Batch
@@ -155,6 +155,24 @@ def test_late_rows_are_neither_counted_nor_drawn(database: Database, fill_batch:
     fill_batch("late", 300, seed=5)
     labelling.top_up(database, NOVEMBER, 1, np.full((3, 4), 1000), NOW)
     np.testing.assert_array_equal(labelling.counts(database, NOVEMBER, 1).population, population)
+    assert {task[0] for tasks in drawn(database).values() for task in tasks} == {"b1"}
+
+
+def test_an_unfinished_batch_is_no_part_of_the_population(
+    database: Database,
+    model: ModelVersion,
+    fill_batch: Callable[..., Batch],
+    make_chunk: Callable[..., ScoredChunk],
+) -> None:
+    fill_batch("b1", 200)
+    batch = predictions.open_batch(
+        database, batch_id="open", content_sha256="c", source="s", model_version=1, class_list=model.classes,
+        items=200, scored_at=NOW, now=NOW,
+    )  # fmt: skip
+    predictions.write_chunk(database, batch, make_chunk(0, 100, seed=3))
+    assert labelling.counts(database, NOVEMBER, 1).population.sum() == 300
+    draw(database)
+    assert labelling.counts(database, NOVEMBER, 1).population.sum() == 200
     assert {task[0] for tasks in drawn(database).values() for task in tasks} == {"b1"}
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,7 +9,9 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -16,7 +19,9 @@ import pytest
 from sqlalchemy import text
 
 from components.errors import ConfigurationError, ServiceError
-from components.store import postgres_home, postgres_programs
+from components.records import ModelVersion, ScoredChunk
+from components.store import postgres_home, postgres_programs, predictions
+from components.store.champions import register_model
 from components.store.database import Database
 from components.store.embedded import EmbeddedPostgres
 
@@ -68,6 +73,21 @@ def remembered(server: EmbeddedPostgres) -> list[int]:
     return found
 
 
+def kill_when(enough: threading.Event, folder: Path) -> threading.Thread:
+    """Kill the server and all its children, as a power cut would, once the event is set."""
+    parent = psutil.Process(postmaster(folder))
+
+    def kill() -> None:
+        enough.wait()
+        for process in (parent, *parent.children()):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    return thread
+
+
 def start_in_child(folder: Path) -> subprocess.Popen[str]:
     program = (
         "import sys, pathlib\n"
@@ -115,6 +135,41 @@ def test_committed_rows_survive_kills_of_the_server(folder: Path) -> None:
         assert remembered(server) == list(range(number + 1))
     server.stop()
     server.stop()
+
+
+def test_no_acknowledged_row_is_lost_and_no_part_chunk_kept_when_the_server_dies_mid_write(
+    folder: Path, make_model: Callable[..., ModelVersion], make_chunk: Callable[..., ScoredChunk]
+) -> None:
+    server = EmbeddedPostgres(folder / "workspace" / ".perennial", system_folder=folder / "system", wait_seconds=90)
+    server.start()
+    database = Database(server.ensure_database("kept"), connect_wait_seconds=0.2)
+    database.migrate()
+    model = make_model(1)
+    register_model(database, model)
+    now = datetime(2026, 11, 20, tzinfo=UTC)
+    batch = predictions.open_batch(
+        database, batch_id="b", content_sha256="c", source="s", model_version=1, class_list=model.classes,
+        items=100_000, scored_at=now, now=now,
+    )  # fmt: skip
+    chunk_rows, following, acknowledged = 500, 0, set()
+    for after in (3, 1, 5):
+        enough = threading.Event()
+        killer = kill_when(enough, folder)
+        with contextlib.suppress(ServiceError):
+            for written in range(1000):
+                if written == after:
+                    enough.set()
+                predictions.write_chunk(database, batch, make_chunk(following, chunk_rows))
+                acknowledged.update(range(following, following + chunk_rows))
+                following += chunk_rows
+        killer.join()
+        server.start()
+        stored = predictions.written(database, batch)
+        assert acknowledged <= stored
+        assert len(stored) % chunk_rows == 0
+        assert predictions.find_batch(database, "b").rows == len(stored)
+        following = len(stored)
+    database.dispose()
 
 
 def test_a_stale_lock_with_a_strangers_process_number_does_not_stop_a_start(folder: Path) -> None:

@@ -261,3 +261,12 @@ def test_own_png_refuses_other_pixels() -> None:
     for pixels in (np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros(4, np.uint8)):
         with pytest.raises(DataError, match="expected uint8"):
             encode_png(pixels)
+
+
+@pytest.mark.parametrize(("form", "suffix"), [("PNG", ".png"), ("JPEG", ".jpeg"), ("GIF", ".gif"), ("BMP", ".bmp")])
+def test_a_picture_handed_out_is_named_by_its_format(form: str, suffix: str) -> None:
+    from components.data.decode import file_suffix
+
+    file = io.BytesIO()
+    Image.new("L", (8, 8)).save(file, form)
+    assert file_suffix(file.getvalue()) == suffix

@@ -44,6 +44,17 @@ def test_learns_what_can_be_learnt_and_keeps_the_best_epoch(tmp_path):
     assert len(list(tmp_path.glob("*.ckpt"))) == 3
 
 
+def test_an_epoch_that_was_better_than_the_last_is_kept(tmp_path):
+    data, validation = stripes(300), stripes(60, seed=1)
+    taught = fit(network(), data, None, spec=SPEC, params=PARAMS).network
+    misled = ImageSet(data.images, (data.labels + 1) % 3, data.weights)
+    params = PARAMS.model_copy(update={"learning_rate": 0.0003, "patience": 10, "epochs": 8})
+    fitted = fit(taught, misled, validation, spec=SPEC, params=params, checkpoints=tmp_path)
+    assert fitted.epoch < fitted.epochs - 1
+    assert accuracy(fitted, validation) == pytest.approx(fitted.validation["validation_accuracy"])
+    assert accuracy(fitted, validation) > 0.5
+
+
 def test_same_seed_gives_the_same_weights_and_another_seed_others():
     def weights(seed: int) -> torch.Tensor:
         torch.rand(seed + 1)  # what ran before must not matter

@@ -42,8 +42,9 @@ def run_demo(
         if os.environ.pop(name, None):  # a simulated world must not end up in somebody's real service
             _tell(f"{name} is ignored; the demo uses services of its own")
     settings = Settings()
+    given = load_scenario(scenario_path) if scenario_path is not None else None  # a wrong one must not cost the old demo
     _clear(directory, settings)
-    scenario, note = _scenario(scenario_path, quick, directory)
+    scenario, note = (given, "") if given is not None else _built_in_scenario(quick, directory)
     scenario = _adjusted(scenario, months, seed)
     workspace = init_workspace(directory / "workspace", settings, _overrides(scenario))
     prepare_prefect(workspace.state, settings.prefect_api_url)
@@ -80,9 +81,7 @@ def _clear(directory: Path, settings: Settings) -> None:
     (directory / MARKER).touch()
 
 
-def _scenario(path: Path | None, quick: bool, directory: Path) -> tuple[Scenario, str]:
-    if path is not None:
-        return load_scenario(path), ""
+def _built_in_scenario(quick: bool, directory: Path) -> tuple[Scenario, str]:
     built_in = Path(__file__).resolve().parents[1] / "components" / "simulation" / "scenarios"
     mechanics = "this world is too small for a verdict, it shows the mechanics; "
     if quick:

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +87,20 @@ def unusable_files() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def delivered(
-    product: Any, perennial: Callable[..., Any], digits: list[Any], tmp_path_factory: pytest.TempPathFactory
-) -> Any:
-    """What `perennial score --json` said of a folder with good, odd and unusable files."""
+def incoming(digits: list[Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with good, odd and unusable files."""
     folder = tmp_path_factory.mktemp("hostile") / "incoming"
     folder.mkdir()
     good = {Path(item.name).name: item.content for item in digits[:70]}  # more than one chunk
     for name, content in {**good, **usable_files(), **unusable_files()}.items():
         (folder / name).write_bytes(content)
-    done = perennial("score", str(folder), "--workspace", str(product.root), "--json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def delivered(product: Any, perennial: Callable[..., Any], incoming: Path) -> Any:
+    """What `perennial score --json` said of the folder."""
+    done = perennial("score", str(incoming), "--workspace", str(product.root), "--json")
     assert (done.code, done.err) == (0, "")
     return done.json
 
@@ -145,11 +150,10 @@ def test_what_is_transparent_is_white(rows: dict[str, Any]) -> None:
 
 
 def test_scoring_the_delivery_again_adds_nothing_and_sets_the_same_aside(
-    product: Any, services: Any, delivered: Any, tmp_path_factory: pytest.TempPathFactory, today: Any
+    services: Any, delivered: Any, incoming: Path, today: datetime
 ) -> None:
     from components.operations.batches import score_source
 
-    (folder,) = tmp_path_factory.getbasetemp().glob("hostile*/incoming")
-    again = score_source(services, str(folder), batch_id=None, now=today)
+    again = score_source(services, str(incoming), batch_id=None, now=today)
     assert again["new_rows"] == 0
     assert again["set_aside_items"] == delivered["set_aside_items"]

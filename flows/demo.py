@@ -42,9 +42,9 @@ def run_demo(
         if os.environ.pop(name, None):  # a simulated world must not end up in somebody's real service
             _tell(f"{name} is ignored; the demo uses services of its own")
     settings = Settings()
-    given = load_scenario(scenario_path) if scenario_path is not None else None  # a wrong one must not cost the old demo
+    given = load_scenario(scenario_path) if scenario_path else None  # first: a wrong one must not cost the old demo
     _clear(directory, settings)
-    scenario, note = (given, "") if given is not None else _built_in_scenario(quick, directory)
+    scenario, note = (given, "") if given else _built_in_scenario(quick, directory)
     scenario = _adjusted(scenario, months, seed)
     workspace = init_workspace(directory / "workspace", settings, _overrides(scenario))
     prepare_prefect(workspace.state, settings.prefect_api_url)
@@ -75,10 +75,13 @@ def _clear(directory: Path, settings: Settings) -> None:
     workspace = directory / "workspace"
     if (workspace / STATE / "complete").is_file():
         stop_services(workspace, settings)
-    if directory.exists():
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     (directory / MARKER).touch()
+    for path in directory.iterdir():  # what was fetched stays: the second run needs no network
+        if path.is_dir() and not path.is_symlink() and path.name != "cache":
+            shutil.rmtree(path)
+        elif path.is_file() and path.name != MARKER:
+            path.unlink()
 
 
 def _built_in_scenario(quick: bool, directory: Path) -> tuple[Scenario, str]:

@@ -157,12 +157,15 @@ def _tag_order(tag: str) -> tuple[str, int]:
     return day, int(number) if number.isdigit() else 0
 
 
-def fast_forward(visible: Path) -> bool:
-    """Bring the folder people look at up to `origin/main`; return False, losing nothing, if it has local changes."""
+def fast_forward(visible: Path, origin: str) -> bool:
+    """Bring the folder people look at up to `main` of `origin`; return False, losing nothing, if it has local changes.
+
+    origin: where flows push to. The folder's own remote may be an older place, if the repository was moved since.
+    """
     if not is_clean(visible):
         logger.warning("%s has local changes; left as it is. Later: git pull && dvc checkout", visible)
         return False
-    git("fetch", "--quiet", "--tags", "origin", cwd=visible)
+    git("fetch", "--quiet", "--tags", origin, "+refs/heads/main:refs/remotes/origin/main", cwd=visible)
     git("merge", "--quiet", "--ff-only", "origin/main", cwd=visible)
     try:
         dvc("checkout", "--allow-missing", cwd=visible)  # never --force: a person's edits are theirs

@@ -30,7 +30,7 @@ def exclusive_clone(services: Services, name: str) -> Iterator[WorkspaceClone]:
     with services.database.advisory_lock(LOCK, LOCK_WAIT_SECONDS):
         with working_clone(origin=workspace.origin, state=workspace.state, name=name) as clone:
             yield clone
-        fast_forward(workspace.root)
+        fast_forward(workspace.root, workspace.origin)
 
 
 def dataset_paths(params: Params) -> tuple[str, str]:

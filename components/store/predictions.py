@@ -146,11 +146,10 @@ def locate_tasks(db: Database, task_ids: Sequence[int]) -> dict[int, ImagePlace]
 
 
 def _shard_id(connection: Connection, name: str) -> int:
-    found = select(image_shard.c.id).where(image_shard.c.name == name)
-    number = connection.execute(found).scalar_one_or_none()
+    added = insert(image_shard).values(name=name).on_conflict_do_nothing().returning(image_shard.c.id)
+    number = connection.execute(added).scalar_one_or_none()
     if number is None:
-        connection.execute(insert(image_shard).values(name=name).on_conflict_do_nothing())
-        number = connection.execute(found).scalar_one()
+        number = connection.execute(select(image_shard.c.id).where(image_shard.c.name == name)).scalar_one()
     return int(number)
 
 

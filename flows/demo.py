@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from components.errors import ConfigurationError, ServiceError
-from components.operations.services import stop_services
+from components.operations.services import discard_services
 from components.operations.workspace import STATE, init_workspace
 from components.settings import Settings, switch_telemetry_off
 from components.simulation.scenario import Scenario, load_scenario
@@ -74,7 +74,7 @@ def _clear(directory: Path, settings: Settings) -> None:
         raise ConfigurationError(f"{directory} is not empty and not a demo's folder; choose another with --directory")
     workspace = directory / "workspace"
     if (workspace / STATE / "complete").is_file():
-        stop_services(workspace, settings)
+        discard_services(workspace, settings)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / MARKER).touch()
     for path in directory.iterdir():  # what was fetched stays: the second run needs no network

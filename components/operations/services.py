@@ -88,6 +88,12 @@ def open_services(root: Path, settings: Settings) -> Iterator[Services]:
         database.dispose()
 
 
+def discard_services(root: Path, settings: Settings) -> None:
+    """Stop what is embedded and delete its data, which may lie outside the workspace: it is about to be deleted."""
+    stop_services(root, settings)
+    EmbeddedPostgres(open_workspace(root, settings).state).destroy()
+
+
 def stop_services(root: Path, settings: Settings) -> list[str]:
     """Stop what is embedded and runs; return the names of what was stopped. Services moved out are not ours to stop."""
     workspace = open_workspace(root, settings)

@@ -12,13 +12,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import quote
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg2
 from psycopg2 import sql
 
 from components.errors import ServiceError
 from components.store.postgres_home import (
     PORT,
+    RECORD,
     SYSTEM_FOLDER,
     PostgresHome,
     abandoned_homes,
@@ -91,6 +92,16 @@ class EmbeddedPostgres:
             return
         with self._lock():
             _halt(home, self._wait_seconds)
+
+    def destroy(self) -> None:
+        """Stop the server and delete its data for good: the workspace it belongs to is being thrown away."""
+        home = recorded_home(self._state)
+        if home is None:
+            return
+        with self._lock():
+            _halt(home, self._wait_seconds)
+            shutil.rmtree(home.folder)
+            (self._state / RECORD).unlink()
 
     def running(self) -> bool:
         """Return whether the server accepts a connection now."""

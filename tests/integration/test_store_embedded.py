@@ -364,3 +364,17 @@ def test_an_ordinary_user_keeps_everything_inside_the_workspace(folder: Path) ->
     server.start()
     assert home_of(folder).uid == nobody
     server.stop()
+
+
+def test_a_destroyed_server_leaves_nothing_and_can_be_made_again(folder: Path) -> None:
+    server = server_in(folder)
+    server.start()
+    remember(server, 1)
+    home = home_of(folder)
+    server.destroy()
+    assert not home.folder.exists()
+    assert not server.running()
+    server.start()
+    remember(server, 2)
+    assert remembered(server) == [2]
+    server.stop()

@@ -12,6 +12,7 @@ from components.errors import RefusedError
 from components.operations.judging import monitor_window
 from components.operations.labelling import draw_closed_windows
 from components.operations.readiness import due_request
+from components.operations.retention import expire
 from flows.retrain import retrain
 from flows.session import moment, opened
 
@@ -37,6 +38,13 @@ def due_task(workspace: str, at: datetime) -> str | None:
         return due_request(services, now=at)
 
 
+@task(name="expire", cache_policy=NO_CACHE)
+def expire_task(workspace: str, at: datetime) -> dict[str, Any]:
+    """Delete pixels and pages past their time."""
+    with opened(workspace) as services:
+        return expire(services, now=at)
+
+
 @flow(name="monitor", log_prints=False)
 def monitor(workspace: str, window: str | None = None, at: datetime | None = None) -> list[dict[str, Any]]:
     """Return what was found in each segment of one window."""
@@ -45,7 +53,7 @@ def monitor(workspace: str, window: str | None = None, at: datetime | None = Non
 
 @flow(name="daily", log_prints=False)
 def daily(workspace: str) -> dict[str, Any]:
-    """Draw what has closed, watch the windows still open to judgement, and start the retraining that is due."""
+    """Draw what has closed, judge what can be judged, start the retraining that is due, delete what is too old."""
     now = moment(None)
     windows = draw_closed_task(workspace, now)
     segments = [segment for window in windows for segment in monitor_task(workspace, window, now)]
@@ -56,4 +64,4 @@ def daily(workspace: str) -> dict[str, Any]:
             renewal = retrain(workspace, reason, "daily", False, now, cause="accuracy")
         except RefusedError as error:  # recorded with its reason; the day's monitoring is done all the same
             renewal = {"refused": str(error)}
-    return {"windows": windows, "segments": segments, "renewal": renewal}
+    return {"windows": windows, "segments": segments, "renewal": renewal, "expired": expire_task(workspace, now)}

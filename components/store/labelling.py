@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple
 
 from sqlalchemy import func, select, text
@@ -26,6 +26,7 @@ __all__ = [
     "fill_training_queue",
     "freeze_and_draw",
     "mark_exported",
+    "months_in_use",
     "new_settled_count",
     "open_count",
     "places",
@@ -86,6 +87,13 @@ ORDER BY t.id
 _SETTLED = text(
     'SELECT task_id, image_id, answer, "window", model_version, predicted, annotators, captured_at, settled_at, shard,'
     " row, queue FROM trainable_label WHERE exported_in IS NULL ORDER BY settled_at, task_id"
+)
+_IN_USE = text(
+    """
+SELECT DISTINCT t.month FROM label_task t JOIN class_list c ON c.id = t.class_list_id
+WHERE (t.state = 'settled' AND t.exported_in IS NULL AND t.settled_answer = ANY(c.classes))
+    OR (t.state <> 'settled' AND t.created_at >= :since)
+"""
 )
 
 
@@ -207,3 +215,9 @@ def new_settled_count(db: Database, since: datetime | None = None) -> int:
             return int(connection.execute(new).scalar_one())
         newer = text("SELECT count(*) FROM trainable_label WHERE settled_at >= :since")
         return int(connection.execute(newer, {"since": require_utc(since)}).scalar_one())
+
+
+def months_in_use(db: Database, *, asked_since: datetime) -> set[date]:
+    """Return the months whose pixels are wanted: by answers no dataset version has, or by tasks asked since."""
+    with db.transaction() as connection:
+        return set(connection.scalars(_IN_USE, {"since": require_utc(asked_since)}))

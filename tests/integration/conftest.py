@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
@@ -71,11 +70,13 @@ def plain_environment(**more: str) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", **more}
 
 
-def start_command(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
+def start_command(
+    *arguments: str, stderr: IO[str] | int = subprocess.PIPE, start_new_session: bool = False, **environment: str
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [str(PERENNIAL), *arguments],
-        cwd=cwd, env=plain_environment(**environment),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=plain_environment(**environment), start_new_session=start_new_session,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True,
     )  # fmt: skip
 
 
@@ -89,15 +90,21 @@ def wait_for(process: subprocess.Popen[str], started: float, patience: float = P
     return Finished(process.returncode, out, err, time.monotonic() - started)
 
 
-def run_command(*arguments: str, cwd: Path | None = None, patience: float = PATIENCE_SECONDS, **env: str) -> Finished:
+def run_command(*arguments: str, patience: float = PATIENCE_SECONDS, **environment: str) -> Finished:
     started = time.monotonic()
-    return wait_for(start_command(*arguments, cwd=cwd, **env), started, patience)
+    return wait_for(start_command(*arguments, **environment), started, patience)
 
 
 @pytest.fixture(scope="session")
 def perennial() -> Callable[..., Finished]:
     """A function that runs `perennial ARGUMENTS` in a process of its own; keyword arguments are environment."""
     return run_command
+
+
+@pytest.fixture(scope="session")
+def start_perennial() -> Callable[..., subprocess.Popen[str]]:
+    """A function that starts `perennial ARGUMENTS` and does not wait for it."""
+    return start_command
 
 
 @pytest.fixture(scope="session")
@@ -218,13 +225,11 @@ def ingest_directly(root: Path, source: Path) -> dict[str, Any]:
 
 
 def shut_down(root: Path) -> None:
-    """Stop a workspace's services; as root their files lie outside the workspace, and go too."""
-    from components.store.postgres_home import recorded_home
+    """Stop a workspace's services and delete what they keep, some of it outside the workspace."""
+    from components.operations.services import discard_services
+    from components.settings import Settings
 
-    home = recorded_home(root / ".perennial")
-    run_command("down", "--workspace", str(root))
-    if home is not None:
-        shutil.rmtree(home.folder, ignore_errors=True)
+    discard_services(root, Settings())
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from components.operations.services import Services
 from components.operations.windows import closing_obstacle, latest_closed
 from components.records import ClassAccuracy, ClassState, Decision, StratumCounts, Window, require_utc
 from components.store import labelling, ledger, monitoring, predictions, requests
+from components.store.database import Store
 
 LOCK_WAIT_SECONDS = 600.0
 
@@ -125,18 +126,26 @@ def _record(services: Services, watched: Watched, judgement: Judgement, round_no
     decision = judgement.decision
     # One transaction: a crash leaves a judgement with its ledger row and its request, or none of them.
     with services.database.transaction() as connection:
-        monitoring.record_judgement(connection, window, version, round_no, payload, now=now)
-        ledger.record(
-            connection, kind="judgement", actor="monitor", action=decision.action, reason=decision.reason,
-            classes=decision.classes, window=window.name, model_version=version, evidence=decision.evidence, now=now,
-        )  # fmt: skip
-        if decision.action == "retrain":
-            requests.open_request(
-                connection, reason=decision.reason, classes=decision.classes, window=window.name, now=now,
-                evidence={"cause": "accuracy", "rules": payload["rules"], "model_version": version},
-            )  # fmt: skip
+        first = monitoring.record_judgement(connection, window, version, round_no, payload, now=now)
+        if first:  # else the lock was lost with its connection, and another monitor was quicker
+            _announce(connection, watched, judgement, payload, now)
     if judgement.final:
         reactions.follow_up(services, window, version, judgement.classes, decision, now=now)
+
+
+def _announce(
+    connection: Store, watched: Watched, judgement: Judgement, payload: Mapping[str, Any], now: datetime
+) -> None:
+    window, version, decision = watched.window, watched.segment.model_version, judgement.decision
+    ledger.record(
+        connection, kind="judgement", actor="monitor", action=decision.action, reason=decision.reason,
+        classes=decision.classes, window=window.name, model_version=version, evidence=decision.evidence, now=now,
+    )  # fmt: skip
+    if decision.action == "retrain":
+        requests.open_request(
+            connection, reason=decision.reason, classes=decision.classes, window=window.name, now=now,
+            evidence={"cause": "accuracy", "rules": payload["rules"], "model_version": version},
+        )  # fmt: skip
 
 
 def _set_reference(

@@ -22,7 +22,7 @@ def ingest(root: Path, as_json: bool, now: datetime, source: str, add_classes: t
     SOURCE: a folder of class folders, a .zip or .tar of one, a .csv or .parquet with columns path and label,
     `fashion-mnist`, `digits`, `torchvision:NAME`, or any fsspec URL of those.
     """
-    workspace = prepare_flows(root)
+    workspace = prepare_flows(root, source=source)
     from flows.ingest import ingest as flow
 
     result = flow(workspace, source, list(add_classes), now)

@@ -21,7 +21,7 @@ def score(root: Path, as_json: bool, now: datetime, source: str, batch_id: str |
 
     SOURCE: a folder, a .zip or .tar, a .csv or .parquet with a column path, a built-in set, or any fsspec URL.
     """
-    workspace = prepare_flows(root)
+    workspace = prepare_flows(root, source=source)
     from flows.score import score as flow
 
     result = flow(workspace, source, batch_id, now)

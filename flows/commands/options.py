@@ -68,14 +68,21 @@ def services(root: Path) -> Iterator[Services]:
         yield opened
 
 
-def prepare_flows(root: Path) -> str:
-    """Check the workspace, set Prefect's environment, and return the workspace's absolute path for a flow."""
+def prepare_flows(root: Path, *, source: str | None = None) -> str:
+    """Check the workspace, set Prefect's environment, and return the workspace's absolute path for a flow.
+
+    source: one that does not exist is told here, at once, and not after the ten seconds that Prefect takes to start.
+    """
+    from components.data.decode import ImageLimits
+    from components.data.sources import open_source
     from components.operations.services import prefect_api_url
     from components.operations.workspace import open_workspace
     from components.settings import Settings
     from flows.environment import prepare_prefect
 
     workspace = open_workspace(root, Settings.from_environment())
+    if source is not None:
+        open_source(source, limits=ImageLimits.of(workspace.params.data), cache=workspace.state / "cache")
     prepare_prefect(workspace.state, prefect_api_url(workspace))
     return str(workspace.root)
 

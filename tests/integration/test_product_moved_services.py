@@ -88,7 +88,7 @@ def batches(url: str) -> dict[str, int]:
 
     database = Database(url)
     with database.transaction() as connection:
-        found = dict(connection.execute(text("SELECT id, rows FROM batch")).tuples().all())
+        found = {row.id: row.rows for row in connection.execute(text("SELECT id, rows FROM batch"))}
     database.dispose()
     return found
 

@@ -1,10 +1,10 @@
 """Scoring end to end against bare ONNX Runtime plus decoding, on the same images and the same model.
 
-Run: python tests/benchmarks/bench_scoring.py [--rounds 5]. Bare is what a short script does: open each file with Pillow,
-resize, stack 256, run the session, one after the other. End to end adds the checks, statistics, hashes, OOD scores, the
-image store and the rows in PostgreSQL. Two cases: the small CNN on Fashion-MNIST as it is, and EfficientNet-Lite0 at
-96 px on the same pictures as colour JPEGs. Rounds alternate; another process only slows a round down, so each side's best
-round counts. Prints images a second and the ratio; exits 1 where a ratio is below what is demanded.
+Run: python tests/benchmarks/bench_scoring.py [--rounds 5]. Bare is what a short script does: open each file with
+Pillow, resize, stack 256, run the session, one after the other. End to end adds the checks, statistics, hashes, OOD
+scores, the image store and the rows in PostgreSQL. Two cases: the small CNN on Fashion-MNIST as it is, and
+EfficientNet-Lite0 at 96 px on the same pictures as colour JPEGs. Rounds alternate; another process only slows a round
+down, so each side's best round counts. Prints images a second and the ratio; exits 1 below what is demanded.
 """
 
 from __future__ import annotations

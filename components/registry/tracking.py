@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -112,7 +113,11 @@ class Tracking:
     def client(self) -> MlflowClient:
         """Return MLflow's own client of this store."""
         from mlflow import MlflowClient
+        from mlflow.store.db import utils as database
 
+        # MLflow asks a database that is down for two minutes, and prints each try; this is some twenty seconds, unseen.
+        database.MAX_RETRY_COUNT = 8
+        logging.getLogger(database.__name__).setLevel(logging.ERROR)
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
     @property

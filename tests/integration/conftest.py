@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -76,6 +77,8 @@ def start_command(
     return subprocess.Popen(
         [str(PERENNIAL), *arguments],
         env=plain_environment(**environment), start_new_session=start_new_session,
+        # A shell that runs the tests in the background has its children ignore Ctrl-C; these are to hear it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True,
     )  # fmt: skip
 

@@ -104,16 +104,25 @@ def test_a_misspelt_parameter_names_its_neighbour_and_starts_nothing(
     assert list(state.iterdir()) == []
 
 
-def test_a_dead_database_is_named_without_its_password(
-    product: Any, perennial: Callable[..., Any], untouched: Any
+def test_a_dead_service_is_named_without_its_password(
+    product: Any, perennial: Callable[..., Any], start_perennial: Callable[..., Any], untouched: Any
 ) -> None:
     before = untouched()
-    dead = "postgresql://someone:hunter2@127.0.0.1:1/perennial"  # nothing listens on port 1
-    refused = perennial("retrain", "--workspace", str(product.root), DATABASE_URL=dead)
+    dead = "postgresql://someone:hunter2@127.0.0.1:1/somewhere"  # nothing listens on port 1
+    here = ("--workspace", str(product.root))
+    doctor = start_perennial("doctor", *here, MLFLOW_TRACKING_URI=dead.replace("://", "+psycopg2://"))
+    refused = perennial("retrain", *here, DATABASE_URL=dead)  # both wait for their service, so at the same time
     line = one_line(refused, FAILED)
-    assert "127.0.0.1:1/perennial" in line
+    assert "127.0.0.1:1/somewhere" in line
     assert "DATABASE_URL" in line
     assert "hunter2" not in line
+
+    table, complaint = doctor.communicate(timeout=300)
+    assert (doctor.returncode, complaint) == (FAILED, "")
+    (found,) = [row for row in table.splitlines() if row.startswith("mlflow ")]
+    assert "FAILED" in found
+    assert "127.0.0.1:1/somewhere" in found
+    assert "hunter2" not in found
     assert untouched() == before
 
 

@@ -153,31 +153,29 @@ def _set_reference(
 ) -> tuple[tuple[ClassAccuracy, ...], Decision]:
     if watched.estimates.labelled == 0:
         return judgement.classes, judgement.decision
-    level = reference_from(watched.estimates, watched.window.name)
-    monitoring.set_reference_level(
-        services.database, watched.window, watched.segment.model_version, level.as_json(),
-        reason="the first complete window", now=now,
-    )  # fmt: skip
-    reason = f"window {watched.window.name} is the service's reference from now on ({level.labels} labels)"
+    labels = watched.estimates.labelled
+    reason = f"window {watched.window.name} is the service's reference from now on ({labels} labels)"
     decision = Decision("none", reason=reason)
     payload = {"final": True, "decision": decision.as_json(), "rules": {}, "states": {}}
-    monitoring.record_judgement(services.database, watched.window, watched.segment.model_version, 1, payload, now=now)
-    ledger.record(
-        services.database, kind="reference", actor="monitor", action="set", reason=reason, now=now,
-        window=watched.window.name, model_version=watched.segment.model_version, evidence={"labels": level.labels},
-    )  # fmt: skip
+    with services.database.transaction() as connection:  # all of it or nothing, whenever a crash comes
+        monitoring.record_judgement(connection, watched.window, watched.segment.model_version, 1, payload, now=now)
+        _store_reference(connection, watched, action="set", reason=reason, now=now)
     return judgement.classes, decision
 
 
 def _replace_reference(services: Services, watched: Watched, now: datetime) -> None:
-    level = reference_from(watched.estimates, watched.window.name)
     reason = f"window {watched.window.name} is significantly better than the reference before"
-    monitoring.set_reference_level(
-        services.database, watched.window, watched.segment.model_version, level.as_json(), reason=reason, now=now
-    )
+    with services.database.transaction() as connection:
+        _store_reference(connection, watched, action="replaced", reason=reason, now=now)
+
+
+def _store_reference(store: Store, watched: Watched, *, action: str, reason: str, now: datetime) -> None:
+    window, version = watched.window, watched.segment.model_version
+    level = reference_from(watched.estimates, window.name)
+    monitoring.set_reference_level(store, window, version, level.as_json(), reason=reason, now=now)
     ledger.record(
-        services.database, kind="reference", actor="monitor", action="replaced", reason=reason, now=now,
-        window=watched.window.name, model_version=watched.segment.model_version, evidence={"labels": level.labels},
+        store, kind="reference", actor="monitor", action=action, reason=reason, now=now,
+        window=window.name, model_version=version, evidence={"labels": level.labels},
     )  # fmt: skip
 
 

@@ -1,11 +1,9 @@
-"""A chunk of predictions as the columns PostgreSQL copies in: checked, with `u`, bins and the top three added."""
+"""A chunk of predictions as the columns PostgreSQL copies in: checked, with `u`, bins and the runners-up added."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from components.errors import DataError
@@ -14,9 +12,9 @@ from components.store.values import clean_text
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
-# The order of the columns in the binary stream; `name`, the one of varying length, comes last.
 COPIED_COLUMNS = (
     "month",
     "batch_number",
@@ -29,23 +27,23 @@ COPIED_COLUMNS = (
     "shard_row",
     "predicted",
     "conf_bin",
+    "u_octave",
+    "second_class",
+    "third_class",
     "confidence",
+    "second_confidence",
+    "third_confidence",
     "ood_score",
     *IMAGE_STATISTICS,
     "needs_review",
     "image_id",
-    "top3_class",
-    "top3_confidence",
-    "probabilities",
     "name",
+    "probabilities",
 )
 
-_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_TRAILER = b"\xff\xff"
-_EPOCH = date(2000, 1, 1)
-_SMALLINT_OID, _REAL_OID = 21, 700
 _ID_LENGTH = 64
 _HASHES_A_BLOCK = 8
+OCTAVES = 20
 
 
 def uniform_of(batch_id: str, item_no: int) -> float:
@@ -72,6 +70,14 @@ def uniforms_of(batch_id: str, item_no: NDArray[np.int64]) -> NDArray[np.float64
     return np.asarray((chosen >> np.uint64(11)) * 2.0**-53, dtype=np.float64)
 
 
+def octaves_of(uniforms: NDArray[np.float64]) -> NDArray[np.int16]:
+    """Return the octave of every `u`: 20 for [1/2, 1), 19 for [1/4, 1/2), … 0 below 2^-20. It grows with u."""
+    import numpy as np
+
+    exponents = np.frexp(np.maximum(uniforms, 2.0 ** -(OCTAVES + 1)))[1]
+    return np.asarray(OCTAVES + exponents, dtype=np.int16)
+
+
 def check_chunk(chunk: ScoredChunk, *, items: int, classes: int) -> None:
     """Raise DataError, naming batch column and value, unless the chunk's arrays agree and lie in their domains."""
     import numpy as np
@@ -93,106 +99,99 @@ def check_chunk(chunk: ScoredChunk, *, items: int, classes: int) -> None:
         raise DataError(f"chunk {chunk.shard}: probabilities are {chunk.probabilities.shape}, not {(rows, classes)}")
     if rows == 0:
         return
-    odd = next((image for image in chunk.image_id if len(image) != _ID_LENGTH or not image.isascii()), None)
-    if odd is not None:
+    if set(map(len, chunk.image_id)) != {_ID_LENGTH} or not all(map(str.isascii, chunk.image_id)):
+        odd = next(image for image in chunk.image_id if len(image) != _ID_LENGTH or not image.isascii())
         raise DataError(f"chunk {chunk.shard}: image id {odd!r} is not a SHA-256 of {_ID_LENGTH} digits")
     _check_range("item_no", chunk.item_no, 0, items - 1, chunk.shard)
     _check_range("predicted", chunk.predicted, 0, classes - 1, chunk.shard)
     _check_range("confidence", chunk.confidence, 0.0, 1.0, chunk.shard)
     _check_range("probabilities", chunk.probabilities, 0.0, 1.0, chunk.shard)
-    if len(np.unique(chunk.item_no)) != rows:
+    if (np.diff(np.sort(chunk.item_no)) == 0).any():
         raise DataError(f"chunk {chunk.shard}: an item number is there twice")
 
 
-def encode(chunk: ScoredChunk, batch_id: str, constants: Mapping[str, Any], rows: NDArray[np.int64]) -> io.BytesIO:
+def encode(chunk: ScoredChunk, batch_id: str, constants: Mapping[str, Any], rows: NDArray[np.int64]) -> bytes:
     """Return some `rows` of the chunk as a binary COPY stream of COPIED_COLUMNS; absent statistics are NULL.
 
     constants: month, batch_number, model_version, shadow and shard_id, the same in every row.
-    PostgreSQL's manual, COPY, "Binary Format": a row is a count of fields, then of each its length and its bytes.
     """
+    from pgpq import ArrowToPostgresBinaryEncoder
+
+    table = _table(chunk, constants, rows, uniforms_of(batch_id, chunk.item_no[rows]))
+    encoder = ArrowToPostgresBinaryEncoder(table.schema)
+    return b"".join((encoder.write_header(), encoder.write_batch(table), encoder.finish()))
+
+
+def _table(
+    chunk: ScoredChunk,
+    constants: Mapping[str, Any],
+    rows: NDArray[np.int64],
+    uniforms: NDArray[np.float64],
+) -> pa.RecordBatch:
     import numpy as np
+    import pyarrow as pa
 
     bins = np.searchsorted(np.array(CONFIDENCE_EDGES, np.float32), chunk.confidence[rows], side="right")
-    top, confidences = _top_three(chunk.probabilities[rows])
-    names = _encoded_names([chunk.name[row] for row in rows.tolist()])
-    fields: dict[str, tuple[Any, Any]] = {
-        "month": (">i4", (constants["month"] - _EPOCH).days),
-        "batch_number": (">i8", constants["batch_number"]),
-        "model_version": (">i4", constants["model_version"]),
-        "shadow": ("?", constants["shadow"]),
-        "shard_id": (">i4", constants["shard_id"]),
-        "latency_ms": (">f4", chunk.latency_ms),
-        "item_no": (">i4", chunk.item_no[rows]),
-        "u": (">f8", uniforms_of(batch_id, chunk.item_no[rows])),
-        "shard_row": (">i4", rows),
-        "predicted": (">i2", chunk.predicted[rows]),
-        "conf_bin": (">i2", bins),
-        "confidence": (">f4", chunk.confidence[rows]),
-        "ood_score": (">f4", chunk.ood_score[rows]),
-        **{name: (">f4", chunk.statistics[name][rows]) for name in IMAGE_STATISTICS if name in chunk.statistics},
-        "needs_review": ("?", chunk.needs_review[rows]),
-        "image_id": (f"S{_ID_LENGTH}", np.array(chunk.image_id, f"S{_ID_LENGTH}")[rows]),
-        "top3_class": _array_field(top, ">i2", _SMALLINT_OID),
-        "top3_confidence": _array_field(confidences, ">f4", _REAL_OID),
-        "probabilities": _bytes_field(chunk.probabilities[rows]),
+    top, probabilities = _top_three(chunk.probabilities[rows])
+    statistics = {name: chunk.statistics.get(name) for name in IMAGE_STATISTICS}
+    places = rows.tolist()
+    columns = {
+        "month": pa.repeat(pa.scalar(constants["month"], pa.date32()), len(rows)),
+        "batch_number": _repeated(constants["batch_number"], np.int64, rows),
+        "model_version": _repeated(constants["model_version"], np.int32, rows),
+        "shadow": _repeated(constants["shadow"], np.bool_, rows),
+        "shard_id": _repeated(constants["shard_id"], np.int32, rows),
+        "latency_ms": _repeated(chunk.latency_ms, np.float32, rows),
+        "item_no": chunk.item_no[rows].astype(np.int32),
+        "u": uniforms,
+        "shard_row": rows.astype(np.int32),
+        "predicted": chunk.predicted[rows].astype(np.int16),
+        "conf_bin": bins.astype(np.int16),
+        "u_octave": octaves_of(uniforms),
+        "second_class": _place(top, 1, np.int16),
+        "third_class": _place(top, 2, np.int16),
+        "confidence": chunk.confidence[rows].astype(np.float32),
+        "second_confidence": _place(probabilities, 1, np.float32),
+        "third_confidence": _place(probabilities, 2, np.float32),
+        "ood_score": chunk.ood_score[rows].astype(np.float32),
+        **{
+            name: pa.nulls(len(rows), pa.float32()) if values is None else values[rows].astype(np.float32)
+            for name, values in statistics.items()
+        },
+        "needs_review": chunk.needs_review[rows],
+        "image_id": pa.array([chunk.image_id[row] for row in places], pa.string()),
+        "name": _texts([chunk.name[row] for row in places]),
+        "probabilities": _packed(chunk.probabilities[rows]),
     }
-    fixed = _fixed_part(fields, names)
-    width = fixed.dtype.itemsize
-    packed = fixed.tobytes()
-    parts = [_HEADER]
-    for start, name in zip(range(0, len(packed), width), names, strict=True):
-        parts += (packed[start : start + width], name)
-    return io.BytesIO(b"".join([*parts, _TRAILER]))
+    return pa.RecordBatch.from_arrays([pa.array(columns[name]) for name in COPIED_COLUMNS], COPIED_COLUMNS)
 
 
-def _encoded_names(names: Sequence[str]) -> list[bytes]:
+def _repeated(value: float, kind: type[np.generic], rows: NDArray[np.int64]) -> NDArray[Any]:
+    import numpy as np
+
+    return np.full(len(rows), value, kind)
+
+
+def _texts(names: Sequence[str]) -> pa.Array:
+    import pyarrow as pa
+
+    if "\0" in "".join(names):
+        return pa.array([clean_text(name) for name in names], pa.string())
     try:
-        encoded = [name.encode() for name in names]
+        return pa.array(names, pa.string())
     except UnicodeEncodeError:
-        return [clean_text(name).encode() for name in names]
-    if b"\0" in b"".join(encoded):
-        return [clean_text(name).encode() for name in names]
-    return encoded
+        return pa.array([clean_text(name) for name in names], pa.string())
 
 
-def _fixed_part(fields: Mapping[str, tuple[Any, Any]], names: Sequence[bytes]) -> NDArray[np.void]:
-    """Return (N,) records of everything before a row's name: field count, lengths and values, the name's length."""
+def _packed(probabilities: NDArray[np.float16]) -> pa.Array:
+    """Return (N, K) probabilities as N byte strings, little-endian."""
     import numpy as np
+    import pyarrow as pa
 
-    layout: list[tuple[str, Any]] = [("count", ">i2")]
-    for column in COPIED_COLUMNS:
-        layout.append((f"length of {column}", ">i4"))
-        if column in fields:
-            layout.append((column, fields[column][0]))
-    table = np.zeros(len(names), np.dtype(layout))
-    table["count"] = len(COPIED_COLUMNS)
-    for column in COPIED_COLUMNS:
-        table[f"length of {column}"] = table.dtype[column].itemsize if column in fields else -1
-        if column in fields:
-            table[column] = fields[column][1]
-    table["length of name"] = [len(name) for name in names]
-    return table
-
-
-def _array_field(values: NDArray[Any], kind: str, oid: int) -> tuple[np.dtype[Any], NDArray[Any]]:
-    """Return (N, M) numbers as the records PostgreSQL keeps one-dimensional arrays in."""
-    import numpy as np
-
-    rows, many = values.shape
-    element = np.dtype([("length", ">i4"), ("value", kind)])
-    whole = np.dtype([("head", ">i4", (5,)), ("elements", element, (many,))])
-    records = np.zeros(rows, whole)
-    records["head"] = (1, 0, oid, many, 1)  # dimensions, nulls, type, length, lower bound
-    records["elements"]["length"] = element["value"].itemsize
-    records["elements"]["value"] = values
-    return whole, records
-
-
-def _bytes_field(values: NDArray[np.float16]) -> tuple[str, NDArray[Any]]:
-    import numpy as np
-
-    kind = f"V{2 * values.shape[1]}"
-    return kind, np.ascontiguousarray(values, dtype="<f2").view(kind).reshape(-1)
+    rows, classes = probabilities.shape
+    content = pa.py_buffer(np.ascontiguousarray(probabilities, dtype="<f2"))
+    places = pa.py_buffer(np.arange(rows + 1, dtype=np.int32) * (2 * classes))
+    return pa.Array.from_buffers(pa.binary(), rows, [None, places, content])
 
 
 def _check_range(column: str, values: NDArray[Any], low: float, high: float, shard: str) -> None:
@@ -205,13 +204,24 @@ def _check_range(column: str, values: NDArray[Any], low: float, high: float, sha
 
 
 def _top_three(probabilities: NDArray[np.float16]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the most likely classes of (N, K) probabilities, at most three, and theirs; equals by their numbers."""
     import numpy as np
 
-    values = probabilities.astype(np.float32)
-    many = values.shape[1] > 64
-    if many:  # sorting ten thousand classes to keep three would cost more than writing the row
-        some = np.argpartition(-values, 3, axis=1)[:, :3]
-        order = np.take_along_axis(some, np.argsort(-np.take_along_axis(values, some, 1), axis=1, kind="stable"), 1)
-    else:
-        order = np.argsort(-values, axis=1, kind="stable")[:, :3]
-    return order, np.take_along_axis(values, order, axis=1)
+    left = probabilities.astype(np.float32)
+    rows, places = np.arange(len(left)), min(3, left.shape[1])
+    classes = np.empty((len(left), places), np.int64)
+    values = np.empty((len(left), places), np.float32)
+    for place in range(places):  # three passes: sorting would cost more, the more so the more classes there are
+        classes[:, place] = left.argmax(axis=1)
+        values[:, place] = left[rows, classes[:, place]]
+        left[rows, classes[:, place]] = -1.0
+    return classes, values
+
+
+def _place(ranked: NDArray[Any], place: int, kind: type[np.generic]) -> pa.Array:
+    """Return one column of (N, M) ranked values, NULL where there are fewer classes than that."""
+    import pyarrow as pa
+
+    if place < ranked.shape[1]:
+        return pa.array(ranked[:, place].astype(kind))
+    return pa.nulls(len(ranked), pa.from_numpy_dtype(kind))

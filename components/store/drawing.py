@@ -37,7 +37,7 @@ WHERE month BETWEEN :first_month AND :last_month AND model_version = :version AN
 GROUP BY predicted, conf_bin
 """
 )
-# The n_h smallest u of every stratum, each by one walk along the index; rows drawn before are left alone.
+# The n_h smallest u of every stratum, each by a walk along the octaves of u; rows drawn before are left alone.
 _MAKE_TASKS = text(
     """
 INSERT INTO label_task (
@@ -53,7 +53,7 @@ CROSS JOIN LATERAL (
     WHERE month BETWEEN :first_month AND :last_month AND model_version = :version AND NOT shadow
         AND predicted = s.predicted AND conf_bin = s.conf_bin
         AND batch_number = ANY(CAST(:batches AS bigint[]))
-    ORDER BY u, batch_number, item_no
+    ORDER BY u_octave, u, batch_number, item_no
     LIMIT s.drawn
 ) p
 WHERE s.draw_id = :strata

@@ -52,7 +52,7 @@ FROM (
         SELECT * FROM prediction r
         WHERE r.month BETWEEN :first_month AND :last_month AND r.model_version = :version AND NOT r.shadow
             AND r.batch_number = ANY(CAST(:batches AS bigint[]))
-            AND (r.predicted = ANY(CAST(:wanted AS smallint[])) OR r.top3_class[2] = ANY(CAST(:wanted AS smallint[])))
+            AND (r.predicted = ANY(CAST(:wanted AS smallint[])) OR r.second_class = ANY(CAST(:wanted AS smallint[])))
             AND NOT EXISTS (SELECT 1 FROM label_task t WHERE t.image_id = r.image_id)
         ORDER BY r.confidence, r.u
         LIMIT CAST(:limit AS bigint) * 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -10,7 +11,7 @@ import psycopg2.errors
 from sqlalchemy import Connection, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from components.errors import BusyError, ConflictError, DataError
+from components.errors import BusyError, ConflictError, DataError, IntegrityError
 from components.records import ScoredChunk
 from components.store.batches import (
     Batch,
@@ -98,6 +99,9 @@ def _write_missing(db: Database, batch: Batch, chunk: ScoredChunk, version: int,
     import numpy as np
 
     with db.transaction() as connection:
+        # Not waited for: what a dying server loses is missing and is scored again, and the batch's close, which
+        # is waited for, puts everything before it on disk too.
+        connection.execute(text("SET LOCAL synchronous_commit = off"))
         there = select(prediction.c.item_no).where(
             prediction.c.month == batch.month,
             prediction.c.batch_number == batch.number,
@@ -114,7 +118,9 @@ def _write_missing(db: Database, batch: Batch, chunk: ScoredChunk, version: int,
             "shadow": shadow,
             "shard_id": _shard_id(connection, chunk.shard),
         }
-        new = copy_in(connection, _COPY, encode(chunk, batch.id, constants, missing))
+        new = copy_in(connection, _COPY, io.BytesIO(encode(chunk, batch.id, constants, missing)))
+        if new != len(missing):
+            raise IntegrityError(f"batch {batch.id!r}: PostgreSQL took {new} of {len(missing)} rows; none was kept")
         if not shadow:
             _count(connection, batch, new)
         return new

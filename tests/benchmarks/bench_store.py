@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
@@ -23,6 +26,7 @@ from components.store.embedded import EmbeddedPostgres
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 CHUNK_ROWS = 4096
 CHUNKS = 100
+ROUNDS = 5
 LEAST_ROWS_A_SECOND = 100_000
 BARE = "CREATE UNLOGGED TABLE bare (LIKE prediction)"
 
@@ -50,32 +54,43 @@ def test_write_speed(
     register_model(durable, model)
     rows = CHUNKS * CHUNK_ROWS
     chunks = [make_chunk(n * CHUNK_ROWS, CHUNK_ROWS, classes=10) for n in range(CHUNKS)]
-    batch = predictions.open_batch(
-        durable, batch_id="b" * 64, content_sha256="c", source="bench", model_version=1, class_list=model.classes,
-        items=rows, scored_at=NOW, now=NOW,
-    )  # fmt: skip
-    predictions.write_chunk(durable, batch, chunks[0])
-    written_in = seconds(lambda: [predictions.write_chunk(durable, batch, chunk) for chunk in chunks[1:]])
-    again = seconds(lambda: [predictions.write_chunk(durable, batch, chunk) for chunk in chunks])
-    predictions.close_batch(durable, batch, NOW)
+
+    def open_batch(number: int) -> predictions.Batch:
+        return predictions.open_batch(
+            durable, batch_id=f"{number:064x}", content_sha256="c", source="bench", model_version=1,
+            class_list=model.classes, items=rows, scored_at=NOW, now=NOW,
+        )  # fmt: skip
+
+    def write(batch: predictions.Batch) -> None:
+        for chunk in chunks:
+            predictions.write_chunk(durable, batch, chunk)
+
+    def write_whole(batch: predictions.Batch) -> None:
+        write(batch)
+        predictions.close_batch(durable, batch, NOW)
+
+    batches = [open_batch(number) for number in range(ROUNDS)]
+    took = [seconds(partial(write_whole, batch)) for batch in batches]
+    written_in, batch = median(took), batches[0]
+    again = seconds(lambda: write(batch))
 
     constants = {"month": batch.month, "batch_number": 1, "model_version": 1, "shadow": False, "shard_id": 1}
     everything = np.arange(CHUNK_ROWS)
-    encoded = [encode(chunk, batch.id, constants, everything) for chunk in chunks[1:]]
-    encoding = seconds(lambda: [encode(chunk, batch.id, constants, everything) for chunk in chunks[1:]])
+    encoded = [encode(chunk, batch.id, constants, everything) for chunk in chunks]
+    encoding = seconds(lambda: [encode(chunk, batch.id, constants, everything) for chunk in chunks])
     copy = "COPY bare (" + ", ".join(COPIED_COLUMNS) + ") FROM STDIN (FORMAT binary)"
     with durable.transaction() as connection:
         connection.execute(text(BARE))
-        bare = seconds(lambda: [copy_in(connection, copy, one) for one in encoded])
+        bare = seconds(lambda: [copy_in(connection, copy, io.BytesIO(one)) for one in encoded])
 
-    written = rows - CHUNK_ROWS
     print()
-    print(f"write_chunk, indexed and committed:{written / written_in:10,.0f} rows/s")
-    print(f"  of that, making the columns:     {written / encoding:10,.0f} rows/s")
+    print("each round:                        " + "".join(f"{rows / one:10,.0f}" for one in took) + " rows/s")
+    print(f"write_chunk, indexed, kept, closed: {rows / written_in:10,.0f} rows/s")
+    print(f"  of that, making the columns:     {rows / encoding:10,.0f} rows/s")
     print(f"redelivered, no new row:           {rows / again:10,.0f} rows/s")
-    print(f"bare COPY, unlogged, no index:     {written / bare:10,.0f} rows/s, {written_in / bare:.2f} times as fast")
-    watch(durable, rows)
-    assert written / written_in >= LEAST_ROWS_A_SECOND
+    print(f"bare COPY, unlogged, no index:     {rows / bare:10,.0f} rows/s, {written_in / bare:.2f} times as fast")
+    watch(durable, ROUNDS * rows)
+    assert rows / written_in >= LEAST_ROWS_A_SECOND
 
 
 def watch(database: Database, rows: int) -> None:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import ast
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg2
@@ -18,7 +20,10 @@ from components import store
 from components.errors import BusyError, ConfigurationError, ServiceError
 from components.store.database import MIGRATIONS, SCHEMA_REVISION, Database, within
 from components.store.embedded import EmbeddedPostgres
+from components.store.predictions import Batch
 from components.store.tables import METADATA
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -62,6 +67,39 @@ def test_concurrent_migrations_apply_once(empty: Database) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: empty.migrate(), range(4)))
     assert empty.revision() == SCHEMA_REVISION
+
+
+def test_predictions_of_the_first_schema_are_kept(
+    empty: Database, database: Database, fill_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alembic import command
+
+    fill_batch("b1", 50)
+    fill_batch("b2", 50, scored_at=NOW - timedelta(days=40))
+    with database.transaction() as connection:
+        stored = connection.execute(text("SELECT * FROM prediction ORDER BY month, item_no")).mappings().all()
+    upgrade = command.upgrade
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "upgrade", lambda config, _head: upgrade(config, "0001"))
+        empty.migrate()
+    assert empty.revision() == "0001"
+    write = text(
+        "INSERT INTO prediction SELECT :month, :batch_number, :item_no, :model_version, :u, :shard_id, :shard_row,"
+        " :predicted, :conf_bin, :confidence, :ood_score, :latency_ms, :brightness, :contrast, :sharpness,"
+        " :saturation, :width, :height, :aspect, :bytes, :shadow, :needs_review, :image_id, :name,"
+        " ARRAY[:predicted, :second_class, :third_class]::smallint[],"
+        " ARRAY[:confidence, :second_confidence, :third_confidence]::real[], :probabilities"
+    )
+    with empty.transaction() as connection:
+        for month in sorted({row["month"] for row in stored}):
+            connection.execute(text("SELECT ensure_prediction_month(:month)"), {"month": month})
+        connection.execute(write, [dict(row) for row in stored])
+    empty.migrate()
+    assert empty.revision() == SCHEMA_REVISION
+    with empty.transaction() as connection:
+        kept = connection.execute(text("SELECT * FROM prediction ORDER BY month, item_no")).mappings().all()
+        assert connection.scalar(text("SELECT count(*) FROM pg_class WHERE relname LIKE '%0001%'")) == 0
+    assert kept == stored
 
 
 def test_an_interrupted_migration_leaves_nothing_and_can_be_repeated(

@@ -208,7 +208,7 @@ def test_the_draw_walks_the_index_instead_of_the_table(database: Database, fill_
     asked = text(
         "EXPLAIN SELECT * FROM prediction WHERE month = '2026-11-01' AND model_version = 1 AND NOT shadow"
         " AND predicted = 1 AND conf_bin = 1 AND batch_number = ANY(CAST('{1}' AS bigint[]))"
-        " ORDER BY u, batch_number, item_no LIMIT 20"
+        " ORDER BY u_octave, u, batch_number, item_no LIMIT 20"
     )
     with database.transaction() as connection:
         connection.execute(text("ANALYZE prediction"))

@@ -190,7 +190,7 @@ def test_the_training_queue_takes_the_least_confident_images_of_the_classes(
     assert labelling.fill_training_queue(database, NOVEMBER, 1, classes=("dog",), limit=5, now=NOW) == 0
     assert labelling.fill_training_queue(database, NOVEMBER, 1, classes=("dog",), limit=8, now=NOW) == 3
     chosen = {task.image_id for task in labelling.tasks(database, "training", None)}
-    asked = text("SELECT image_id FROM prediction WHERE predicted = 1 OR top3_class[2] = 1 ORDER BY confidence, u")
+    asked = text("SELECT image_id FROM prediction WHERE predicted = 1 OR second_class = 1 ORDER BY confidence, u")
     with database.transaction() as connection:
         doubtful = [image for image in connection.scalars(asked) if image not in taken]
     assert chosen == set(doubtful[:8])

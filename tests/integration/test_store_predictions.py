@@ -53,11 +53,38 @@ def test_a_chunk_comes_back_as_it_was_written(
     np.testing.assert_array_equal(stored, chunk.probabilities)
     np.testing.assert_array_equal(np.float32([row["confidence"] for row in rows]), chunk.confidence)
     np.testing.assert_array_equal(np.float32([row["sharpness"] for row in rows]), chunk.statistics["sharpness"])
-    np.testing.assert_array_equal([row["top3_class"][0] for row in rows], chunk.probabilities.argmax(axis=1))
+    order = np.argsort(-chunk.probabilities, axis=1, kind="stable")
+    ranked = np.take_along_axis(chunk.probabilities, order, axis=1).astype(np.float32)
+    for place, rank in enumerate(("second", "third"), start=1):
+        np.testing.assert_array_equal([row[f"{rank}_class"] for row in rows], order[:, place])
+        np.testing.assert_array_equal(np.float32([row[f"{rank}_confidence"] for row in rows]), ranked[:, place])
     assert [row["u"] for row in rows] == [predictions.uniform_of("b1", item) for item in chunk.item_no]
     assert [row["shard_row"] for row in rows] == list(range(100))
     for row in rows:
         assert row["conf_bin"] == sum(row["confidence"] >= np.float32(edge) for edge in (0.60, 0.85, 0.97))
+        assert row["u_octave"] == sum(row["u"] >= 2.0**-halvings for halvings in range(1, 21))
+
+
+def test_of_two_classes_there_is_no_third(
+    database: Database, make_model: Callable[..., ModelVersion], make_chunk: Callable[..., ScoredChunk]
+) -> None:
+    model = make_model(1, ("cat", "dog"))
+    register_model(database, model)
+    predictions.write_chunk(database, open_batch(database, model), make_chunk(0, 5, classes=2))
+    with database.transaction() as connection:
+        rows = connection.execute(text("SELECT * FROM prediction")).mappings().all()
+    assert [row["second_class"] for row in rows] == [1 - row["predicted"] for row in rows]
+    assert {(row["third_class"], row["third_confidence"]) for row in rows} == {(None, None)}
+
+
+def test_a_short_copy_keeps_nothing(
+    database: Database, model: ModelVersion, make_chunk: Callable[..., ScoredChunk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = predictions.encode
+    monkeypatch.setattr(predictions, "encode", lambda chunk, name, same, rows: whole(chunk, name, same, rows[:-1]))
+    with pytest.raises(IntegrityError, match="took 99 of 100 rows"):
+        predictions.write_chunk(database, open_batch(database, model), make_chunk(0, 100))
+    assert count(database, "prediction") == 0
 
 
 def test_a_redelivered_batch_adds_no_row(

@@ -155,7 +155,7 @@ class Score(Section):
     batch_size: Positive = 256
     chunk_rows: Positive = 4096
     review_below: Share = 0.70
-    decode_threads: Positive = 2
+    workers: Annotated[int, Field(ge=0)] = 0
     keep_images_days: Positive = 90
 
 

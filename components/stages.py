@@ -170,7 +170,7 @@ def export(params: Params) -> None:
     write_spec(folder, spec.exported(temperature, params.score.review_below, sha256))
     predictor = Predictor(folder)
     places = zip(*(rows[name].to_pylist() for name in ("shard", "row", "image_id", "name")), strict=True)
-    scored = np.stack([prepare(stored.content(*place), spec.preprocess, stored.limits)[0] for place in places])
+    scored = prepare([stored.content(*place) for place in places], spec.preprocess, stored.limits).pixels
     difference = parity(network, predictor, stored.pixels(rows, spec.preprocess), scored)
     metrics = {
         "images": len(rows),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from components.data.decode import ImageLimits, ImageRejected
 from components.data.manifest import Manifest
 from components.data.shards import ShardReader
+from components.data.turns import DecodingTurns, available_cores
 from components.errors import DataError
 from components.model.backbones import recorded_statistics
 from components.model.inputs import ImageSet, channel_statistics
@@ -46,11 +46,16 @@ class StoredImages:
         places = list(zip(*(rows[name].to_pylist() for name in ("shard", "row", "image_id", "name")), strict=True))
         images = np.empty((len(places), spec.size, spec.size, spec.channels), dtype=np.uint8)
 
-        def fill(start: int) -> None:
-            for number, place in enumerate(places[start : start + ROWS_AT_ONCE], start):
-                images[number] = decode_and_resize_stored(self.content(*place), place[2], spec, self.limits)
+        turns = DecodingTurns()
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        def fill(start: int) -> None:
+            some = places[start : start + ROWS_AT_ONCE]
+            contents = [self.content(*place) for place in some]
+            with turns.turn(contents):
+                for number, (place, content) in enumerate(zip(some, contents, strict=True), start):
+                    images[number] = decode_and_resize_stored(content, place[2], spec, self.limits)
+
+        with ThreadPoolExecutor(available_cores()) as pool:
             for _ in pool.map(fill, range(0, len(places), ROWS_AT_ONCE)):
                 pass
         return images

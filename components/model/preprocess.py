@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.data.decode import DECODER_RULES, decode
+from components.data.decode import DECODER_RULES, ImageRejected, decode
 from components.errors import ConfigurationError
+from components.model.image_statistics import Glance, image_statistics
 
 if TYPE_CHECKING:
     from components.data.decode import ImageLimits
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 # Part of every digest, as the decoder's: raise it whenever `resize` would give other pixels; older models are refused.
 RESIZER_RULES = 1
-THUMBNAIL_SIDE = 64
 
 FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -91,18 +92,42 @@ def decode_and_resize(content: bytes, spec: PreprocessSpec, limits: ImageLimits)
     return resize(decode(content, limits), spec)
 
 
-def prepare(content: bytes, spec: PreprocessSpec, limits: ImageLimits) -> tuple[UInt8Array, dict[str, float]]:
-    """Return the pixels (size, size, channels) uint8 and the image's statistics, decoding once.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Some files as the network takes them: those that are images, column by column, and why the others are not.
 
-    Raises ImageRejected for a file that cannot be used.
+    accepted: the places of the n images among the files. pixels: (n, size, size, channels) uint8. statistics: (n, 8)
+    float32, in the order of IMAGE_STATISTICS. refused: the rejections of the other files, by their places.
     """
-    image = decode(content, limits)
-    return resize(image, spec), image_statistics(image, len(content))
+
+    accepted: list[int]
+    pixels: UInt8Array
+    statistics: NDArray[np.float32]
+    refused: dict[int, ImageRejected]
+
+
+def prepare(contents: Sequence[bytes], spec: PreprocessSpec, limits: ImageLimits) -> Prepared:
+    """Return the pixels and statistics of image files, each decoded once."""
+    pixels, glances, accepted = [], [], []
+    refused: dict[int, ImageRejected] = {}
+    for place, content in enumerate(contents):
+        try:
+            image = decode(content, limits)
+        except ImageRejected as error:
+            refused[place] = error
+            continue
+        accepted.append(place)
+        pixels.append(resize(image, spec))
+        glances.append(Glance.at(image, len(content)))
+    shape = (len(pixels), spec.size, spec.size, spec.channels)
+    stacked = np.stack(pixels) if pixels else np.empty(shape, np.uint8)
+    return Prepared(accepted, stacked, image_statistics(glances), refused)
 
 
 def resize(image: Image.Image, spec: PreprocessSpec) -> UInt8Array:
     """Return a decoded image as pixels (size, size, channels) uint8."""
-    image = image.convert("L" if spec.channels == 1 else "RGB")
+    mode = "L" if spec.channels == 1 else "RGB"
+    image = image if image.mode == mode else image.convert(mode)
     width, height = image.size
     box = (0.0, 0.0, float(width), float(height))
     if spec.resize == "crop":
@@ -113,41 +138,3 @@ def resize(image: Image.Image, spec: PreprocessSpec) -> UInt8Array:
     if image.size != (spec.size, spec.size) or box != (0.0, 0.0, float(width), float(height)):
         image = image.resize((spec.size, spec.size), FILTERS[spec.filter], box=box)
     return np.array(image, dtype=np.uint8).reshape(spec.size, spec.size, spec.channels)
-
-
-def image_statistics(image: Image.Image, size_bytes: int) -> dict[str, float]:
-    """Return the IMAGE_STATISTICS of a decoded image in mode L or RGB.
-
-    brightness, contrast (standard deviation), sharpness (standard deviation of the Laplacian) and saturation lie in
-    0..1 and are measured on a thumbnail of at most 64 pixels; width and height are pixels, aspect is width / height.
-    """
-    width, height = image.size
-    factor = max(1, -(-max(width, height) // THUMBNAIL_SIDE))
-    small = image.reduce(factor) if factor > 1 else image
-    pixels = np.asarray(small, dtype=np.float32)
-    grey = pixels if pixels.ndim == 2 else pixels @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    return {
-        "brightness": float(grey.mean()) / 255,
-        "contrast": min(1.0, float(grey.std()) / 127.5),
-        "sharpness": _sharpness(grey),
-        "saturation": _saturation(pixels),
-        "width": float(width),
-        "height": float(height),
-        "aspect": width / height,
-        "bytes": float(size_bytes),
-    }
-
-
-def _sharpness(grey: NDArray[np.float32]) -> float:
-    if min(grey.shape) < 3:
-        return 0.0
-    inner = grey[1:-1, 1:-1]
-    laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner
-    return min(1.0, float(laplacian.std()) / 1020)
-
-
-def _saturation(pixels: NDArray[np.float32]) -> float:
-    if pixels.ndim == 2:
-        return 0.0
-    high = pixels.max(axis=2)
-    return float(((high - pixels.min(axis=2)) / np.maximum(high, 1)).mean())

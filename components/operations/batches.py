@@ -51,7 +51,7 @@ def score_items(
     done = predictions.written(services.database, batch)
     new_rows = 0
     if len(done) < content.items:
-        predictor = load_predictor(services, model)
+        predictor = load_predictor(services, model, threads=1)  # one for each of the scorer's workers
         logger.info("scoring %d images with version %d on %s", content.items, model.version, predictor.device)
         results = score(
             reopen(), predictor, services.limits, params=services.workspace.params.score, store=services.images,

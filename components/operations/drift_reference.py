@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +18,9 @@ from components.operations.models import load_predictor
 from components.operations.services import Services
 from components.operations.windows import latest_closed
 from components.records import IMAGE_STATISTICS, ModelVersion
+from components.scoring.images import ImageStore
 from components.store import monitoring, reading
+from components.store.predictions import ImagePlace
 
 MOST_IMAGES = 5_000
 
@@ -34,30 +38,31 @@ def freeze_drift_reference(services: Services, model: ModelVersion, *, now: date
         return
     predictor = load_predictor(services, model)
     store, limits = services.images, services.limits
-    images, statistics = [], []
-    for place in places:
-        try:
-            image, numbers = prepare(
-                store.get(place.shard, place.row, place.image_id), predictor.spec.preprocess, limits
-            )
-        except IntegrityError:  # past its retention; the others stand for it
-            continue
-        images.append(image)
-        statistics.append([numbers[name] for name in IMAGE_STATISTICS])
-    if not images:
+    batch_size = services.workspace.params.score.batch_size
+    answers, statistics = [], []
+    for start in range(0, len(places), batch_size):
+        contents = list(_stored(store, places[start : start + batch_size]))
+        prepared = prepare(contents, predictor.spec.preprocess, limits)
+        answers.append(predictor.predict(prepared.pixels)[1])
+        statistics.append(prepared.statistics)
+    probabilities = np.concatenate(answers)
+    if not len(probabilities):
         return
-    batch = services.workspace.params.score.batch_size
-    probabilities = np.concatenate(
-        [predictor.predict(np.stack(images[i : i + batch]))[1] for i in range(0, len(images), batch)]
-    )
     columns = {"confidence": probabilities.max(axis=1)}
-    columns |= {name: np.asarray(statistics)[:, i] for i, name in enumerate(IMAGE_STATISTICS)}
+    columns |= dict(zip(IMAGE_STATISTICS, np.concatenate(statistics).T.astype(np.float64), strict=True))
     bins = services.workspace.params.monitor.drift_bins
     payload: dict[str, Any] = {
         "predicted": np.bincount(probabilities.argmax(axis=1), minlength=len(model.classes)).tolist(),
         "columns": {name: _histogram(columns[name], bins) for name in COLUMNS},
     }
     monitoring.set_drift_reference(services.database, model.version, window.name, payload, now=now)
+
+
+def _stored(store: ImageStore, places: Iterable[ImagePlace]) -> Iterator[bytes]:
+    for place in places:
+        # One past its retention is missing; the others stand for it.
+        with suppress(IntegrityError):
+            yield store.get(place.shard, place.row, place.image_id)
 
 
 def _histogram(values: NDArray[np.floating[Any]], bins: int) -> dict[str, list[float]]:

@@ -20,12 +20,12 @@ def require_champion(services: Services) -> ModelVersion:
     return current
 
 
-def load_predictor(services: Services, model: ModelVersion) -> Predictor:
-    """Return the predictor of a registered model, downloaded into `.perennial/models` once.
+def load_predictor(services: Services, model: ModelVersion, threads: int | None = None) -> Predictor:
+    """Return the predictor of a registered model, downloaded into `.perennial/models` once, with `threads` a call.
 
     Raises IntegrityError where the file is not the one whose hash the database holds: it is not loaded.
     """
     folder = services.workspace.state / "models" / f"{model.version}-{model.artifact_sha256[:16]}"
     if not folder.is_dir() or artifact_sha256(folder) != model.artifact_sha256:
         services.registry.download(model.version, folder, sha256=model.artifact_sha256)
-    return Predictor(folder)
+    return Predictor(folder, threads)

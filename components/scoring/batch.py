@@ -1,4 +1,4 @@
-"""Scoring one batch: decoding, inference and the caller's writing overlap; rows come out chunk by chunk."""
+"""Scoring one batch: workers decode and infer piece by piece beside the caller's writing; rows come out by chunks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.decode import ImageLimits, ImageRejected
+from components.data.decode import ImageLimits
 from components.data.source_item import printable
+from components.data.turns import DecodingTurns, available_cores
 from components.errors import DataError
 from components.model.predictor import energy
 from components.model.preprocess import prepare
@@ -38,15 +39,16 @@ Clock = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """One decoded piece: accepted images column by column, (n, size, size, channels) pixels, and the refused ones."""
+class _Scored:
+    """One piece: its accepted images column by column with the model's answers, and the refused ones."""
 
     chunk: int
     item_no: tuple[int, ...]
     name: tuple[str, ...]
     image_id: tuple[str, ...]
     content: tuple[bytes, ...]
-    pixels: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
     statistics: NDArray[np.float32]
     refused: tuple[SetAside, ...]
     seconds: float
@@ -87,99 +89,96 @@ def score(
 
     Raises whatever `items` raises, and DataError where the model answers with NaN.
     """
-    ahead = params.decode_threads + 1
+    workers = params.workers or available_cores()
     stop = threading.Event()
     pieces = read_batch(items, batch_size=params.batch_size, chunk_rows=params.chunk_rows, done=done)
-    decode_piece = partial(_prepare, spec=predictor.spec, limits=limits, clock=clock)
-    with ThreadPoolExecutor(params.decode_threads, thread_name_prefix="decode") as pool:
-        prepared = ordered_map(pool, decode_piece, read_ahead(pieces, ahead, "read"), ahead)
+    work = partial(_score_piece, predictor=predictor, limits=limits, clock=clock, turns=DecodingTurns())
+    with ThreadPoolExecutor(workers, thread_name_prefix="score") as pool:
+        scored = ordered_map(pool, work, read_ahead(pieces, workers, "read"), workers + 1)
         name_shard = partial(shard_name, month, batch_id)
-        chunks = _chunks(_until(stop, prepared), predictor, store, name_shard, clock)
-        # One chunk ahead: the next is inferred while the caller commits this one.
-        yield from read_ahead(chunks, 1, "infer", stop)
+        chunks = _chunks(_until(stop, scored), predictor.spec, store, name_shard)
+        # One chunk ahead: the next is scored and stored while the caller commits this one.
+        yield from read_ahead(chunks, 1, "store", stop)
 
 
 class _StoppedError(Exception):
     """The caller wants no more chunks; raised within a chunk so that its shard is not published in part."""
 
 
-def _until(stop: threading.Event, prepared: Generator[_Prepared, None, None]) -> Generator[_Prepared, None, None]:
-    with closing(prepared):
-        for piece in prepared:
+def _until(stop: threading.Event, scored: Generator[_Scored, None, None]) -> Generator[_Scored, None, None]:
+    with closing(scored):
+        for piece in scored:
             if stop.is_set():
                 raise _StoppedError
             yield piece
 
 
 def _chunks(
-    prepared: Generator[_Prepared, None, None],
-    predictor: Predictor,
-    store: ImageStore,
-    name_shard: Callable[[int], str],
-    clock: Clock,
+    scored: Generator[_Scored, None, None], spec: ModelSpec, store: ImageStore, name_shard: Callable[[int], str]
 ) -> Generator[ScoredChunk | list[SetAside], None, None]:
-    with closing(prepared):
-        for number, group in groupby(prepared, key=lambda piece: piece.chunk):
+    with closing(scored):
+        for number, group in groupby(scored, key=lambda piece: piece.chunk):
             columns, shard = _Columns(), name_shard(number)
-            # The shard pulls its rows through inference, so that no more than a few pieces' bytes are in memory.
-            rows = _infer(group, predictor, columns, clock)
+            # The shard pulls its rows out of the workers, so that no more than a few pieces' bytes are in memory.
+            rows = _collect(group, columns)
             first = next(rows, None)
             if first is not None:
                 store.put(shard, chain([first], rows))
             if columns.refused:
                 yield columns.refused
             if columns.item_no:
-                yield _chunk(columns, predictor.spec, shard)
+                yield _chunk(columns, spec, shard)
 
 
-def _prepare(piece: Piece, spec: ModelSpec, limits: ImageLimits, clock: Clock) -> _Prepared:
-    started = clock()
-    accepted: list[tuple[int, SourceItem]] = []
-    pixels: list[NDArray[np.uint8]] = []
-    statistics: list[list[float]] = []
+def _score_piece(
+    piece: Piece, predictor: Predictor, limits: ImageLimits, clock: Clock, turns: DecodingTurns
+) -> _Scored:
+    """Decode a piece and ask the model; its pixels are gone when it is done."""
     refused: list[SetAside] = []
+    readable: list[tuple[int, SourceItem]] = []
     for number, item in enumerate(piece.items, piece.first):
-        if item.problem is not None:
+        if item.problem is None:
+            readable.append((number, item))
+        else:
             refused.append(SetAside(number, printable(item.name), item.problem, "its source could not hand it over"))
-            continue
-        try:
-            array, numbers = prepare(item.content, spec.preprocess, limits)
-        except ImageRejected as error:
-            refused.append(SetAside(number, printable(item.name), error.reason, error.detail))
-            continue
-        accepted.append((number, item))
-        pixels.append(array)
-        statistics.append([numbers[column] for column in IMAGE_STATISTICS])
-    shape = (len(pixels), spec.preprocess.size, spec.preprocess.size, spec.preprocess.channels)
-    return _Prepared(
+    contents = [item.content for _, item in readable]
+    with turns.turn(contents):
+        started = clock()
+        prepared = prepare(contents, predictor.spec.preprocess, limits)
+        decoding = clock() - started
+    started = clock()
+    logits, probabilities = predictor.predict(prepared.pixels)
+    seconds = decoding + clock() - started
+    for place, error in prepared.refused.items():
+        number, item = readable[place]
+        refused.append(SetAside(number, printable(item.name), error.reason, error.detail))
+    accepted = [readable[place] for place in prepared.accepted]
+    return _Scored(
         chunk=piece.chunk,
         item_no=tuple(number for number, _ in accepted),
         name=tuple(printable(item.name) for _, item in accepted),
         image_id=tuple(hashlib.sha256(item.content).hexdigest() for _, item in accepted),
         content=tuple(item.content for _, item in accepted),
-        pixels=np.stack(pixels) if pixels else np.empty(shape, np.uint8),
-        statistics=np.asarray(statistics, np.float32).reshape(len(pixels), len(IMAGE_STATISTICS)),
-        refused=tuple(refused),
-        seconds=clock() - started,
+        logits=logits,
+        probabilities=probabilities,
+        statistics=prepared.statistics,
+        refused=tuple(sorted(refused, key=lambda aside: aside.item_no)),
+        seconds=seconds,
     )
 
 
-def _infer(
-    pieces: Iterable[_Prepared], predictor: Predictor, columns: _Columns, clock: Clock
-) -> Iterator[tuple[str, bytes]]:
-    """Yield the (image_id, content) rows of a chunk, and add what the model says of them to `columns`."""
+def _collect(pieces: Iterable[_Scored], columns: _Columns) -> Iterator[tuple[str, bytes]]:
+    """Yield the (image_id, content) rows of a chunk, and add what is known of them to `columns`."""
     for piece in pieces:
         columns.refused.extend(piece.refused)
         if not piece.item_no:
             continue
-        started = clock()
-        logits, probabilities = predictor.predict(piece.pixels)
-        columns.seconds += piece.seconds + clock() - started
+        columns.seconds += piece.seconds
         columns.item_no.extend(piece.item_no)
         columns.name.extend(piece.name)
         columns.image_id.extend(piece.image_id)
-        columns.logits.append(logits)
-        columns.probabilities.append(probabilities)
+        columns.logits.append(piece.logits)
+        columns.probabilities.append(piece.probabilities)
         columns.statistics.append(piece.statistics)
         yield from zip(piece.image_id, piece.content, strict=True)
 

@@ -90,7 +90,7 @@ def run(case: Case, version: int, folder: Path, database: Database, rounds: int)
     source = open_source("fashion-mnist", limits=LIMITS, cache=folder / "cache")
     items = [as_colour(item, case.side) if case.channels == 3 else item for item in islice(source, case.images)]
     model = untrained_model(folder / case.backbone, case)
-    predictor = Predictor(model)
+    predictor = Predictor(model, threads=1)
     register_model(database, record(version, model))
     pairs = [
         (

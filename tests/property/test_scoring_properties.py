@@ -40,7 +40,7 @@ batches = st.lists(items, max_size=30)
 @given(batches, st.integers(1, 7), st.integers(1, 12), st.integers(1, 3), st.sets(st.integers(0, 30)))
 def test_every_item_comes_out_exactly_once_whatever_the_sizes(tmp_path_factory, batch, size, rows, threads, done):
     store = ImageStore(str(tmp_path_factory.mktemp("store")))
-    params = Score(batch_size=size, chunk_rows=rows, decode_threads=threads)
+    params = Score(batch_size=size, chunk_rows=rows, workers=threads)
     results = score(
         batch, UniformModel(), LIMITS, params=params, store=store, batch_id="b", month=date(2026, 10, 1), done=done
     )

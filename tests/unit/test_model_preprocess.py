@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.data.decode import ImageLimits, ImageRejected
+from components.data.decode import ImageLimits
 from components.errors import ConfigurationError
 from components.model import preprocess
-from components.model.preprocess import PreprocessSpec, decode_and_resize, image_statistics, prepare, resize
+from components.model.preprocess import PreprocessSpec, decode_and_resize, prepare, resize
 from components.params import Preprocess
 from components.records import IMAGE_STATISTICS
 
@@ -109,38 +109,20 @@ def test_params_mean_wins_over_the_measured_one():
 
 
 def test_prepare_gives_the_same_pixels_as_decode_and_resize_and_every_statistic():
-    content = png(np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8))
-    pixels, statistics = prepare(content, spec(), LIMITS)
-    assert (pixels == decode_and_resize(content, spec(), LIMITS)).all()
-    assert tuple(statistics) == IMAGE_STATISTICS
-    assert statistics["bytes"] == len(content)
+    contents = [png(np.random.default_rng(n).integers(0, 255, (40 + n, 30, 3), np.uint8)) for n in range(3)]
+    prepared = prepare(contents, spec(), LIMITS)
+    assert (prepared.pixels == np.stack([decode_and_resize(content, spec(), LIMITS) for content in contents])).all()
+    assert prepared.accepted == [0, 1, 2]
+    assert prepared.statistics[:, IMAGE_STATISTICS.index("bytes")].tolist() == [len(content) for content in contents]
+    assert prepared.statistics[:, IMAGE_STATISTICS.index("height")].tolist() == [40, 41, 42]
 
 
-def test_prepare_refuses_what_is_no_image():
-    with pytest.raises(ImageRejected):
-        prepare(b"<html>", spec(), LIMITS)
-
-
-def test_statistics_of_known_images():
-    white = image_statistics(Image.new("L", (30, 20), 255), 10)
-    assert (white["brightness"], white["contrast"], white["sharpness"], white["saturation"]) == (1, 0, 0, 0)
-    assert (white["width"], white["height"], white["aspect"]) == (30, 20, 1.5)
-    red = image_statistics(Image.new("RGB", (300, 200), (255, 0, 0)), 10)
-    assert red["saturation"] == pytest.approx(1)
-    assert red["brightness"] == pytest.approx(0.299, abs=1e-3)
-    half = np.zeros((20, 20), np.uint8)
-    half[:, 10:] = 255
-    assert image_statistics(Image.fromarray(half), 1)["contrast"] == pytest.approx(1, abs=1e-6)
-
-
-def test_blurring_lowers_sharpness():
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (50, 50), np.uint8))
-    soft = noise.resize((10, 10)).resize((50, 50))
-    assert image_statistics(soft, 1)["sharpness"] < 0.5 * image_statistics(noise, 1)["sharpness"]
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 500), (500, 1), (64, 64), (65, 65)])
-def test_statistics_stay_in_range_at_any_shape(size):
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8))
-    found = image_statistics(image, 1)
-    assert all(0 <= found[name] <= 1 for name in ("brightness", "contrast", "sharpness", "saturation"))
+def test_prepare_sets_aside_what_is_no_image_and_keeps_the_rest():
+    good = png(np.zeros((5, 5), np.uint8))
+    prepared = prepare([b"<html>", good, b""], spec(), LIMITS)
+    assert prepared.accepted == [1]
+    assert prepared.pixels.shape == (1, 8, 8, 1)
+    assert {place: error.reason for place, error in prepared.refused.items()} == {0: "not-an-image", 2: "empty"}
+    nothing = prepare([b""], spec(), LIMITS)
+    assert nothing.pixels.shape == (0, 8, 8, 1)
+    assert nothing.statistics.shape == (0, len(IMAGE_STATISTICS))

@@ -42,7 +42,7 @@ class BrightnessModel:
 
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.batches += 1
-        brightness = images.reshape(len(images), -1).mean(axis=1, keepdims=True) / 255
+        brightness = images.reshape(len(images), int(np.prod(images.shape[1:]))).mean(axis=1, keepdims=True) / 255
         logits = (-20 * (brightness - np.array([[0.0, 0.5, 1.0]])) ** 2).astype(np.float32)
         scaled = np.exp(logits / self.spec.temperature)
         probabilities = scaled / scaled.sum(axis=1, keepdims=True)
@@ -53,7 +53,7 @@ class BrightnessModel:
 
 def at_work() -> list[str]:
     """The names of scoring's own threads that still run; other tests' libraries may have left theirs."""
-    return [t.name for t in threading.enumerate() if t.name.startswith(("decode", "read", "infer"))]
+    return [t.name for t in threading.enumerate() if t.name.startswith(("score", "read", "store"))]
 
 
 def image(level: int, name: str) -> SourceItem:

@@ -94,7 +94,7 @@ def _built_in_scenario(quick: bool, directory: Path) -> tuple[Scenario, str]:
     try:
         load_fashion_mnist(directory / "cache")
     except ServiceError as error:
-        return load_scenario(built_in / "digits.yaml"), f"Fashion-MNIST cannot be had ({error}); {mechanics}"
+        return load_scenario(built_in / "digits.yaml"), f"{error}; {mechanics}"
     return load_scenario(built_in / "fashion.yaml"), ""
 
 

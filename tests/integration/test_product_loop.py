@@ -102,6 +102,24 @@ def test_a_plain_mlflow_client_gets_the_champion_with_the_same_answers(
     assert np.mean(right) > 0.9
 
 
+def test_labels_are_planned_from_the_services_own_window(
+    product: Any, perennial: Callable[..., Any], tmp_path: Path
+) -> None:
+    window = product.scored["scored_at"][:7]
+    asked = ("plan-labels", "--workspace", str(product.root), "--json", "--drop", "30", "--power", "0.5")
+    picture = tmp_path / "plan.svg"
+    planned = perennial(*asked, "--trials", "20", "--window", window, "--picture", str(picture)).json
+    assert planned["predictions"] >= product.scored["predictions"]
+    assert [len(budget["classes"]) for budget in planned["curve"]] == [10] * len(planned["curve"])
+    assert planned["chosen"]["found"] >= 0.5
+    assert f"with {planned['chosen']['labels']} labels a month" in planned["advice"]
+    assert "labels a month" in picture.read_text(encoding="utf-8")
+
+    nothing = perennial(*asked, "--window", "2001-01")
+    assert nothing.code == 3
+    assert "window 2001-01 has no predictions" in nothing.err
+
+
 def test_retraining_on_nothing_new_is_refused_at_once_with_a_reason_on_record(
     product: Any, perennial: Callable[..., Any]
 ) -> None:

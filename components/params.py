@@ -124,6 +124,12 @@ class Train(Section):
     augment: Augment = Augment()
 
 
+class Restart(Section):
+    """Which of several trainings on the same data this is; a retraining sets it."""
+
+    number: Annotated[int, Field(ge=0)] = 0
+
+
 class Evaluate(Section):
     """How a trained model is measured."""
 
@@ -199,6 +205,7 @@ class Retrain(Section):
     cooldown_days: Annotated[float, Field(ge=0)] = 20.0
     minimum_new_labels: Annotated[int, Field(ge=0)] = 50
     most_per_month: Positive = 2
+    candidates: Annotated[int, Field(ge=1, le=5)] = 2
     max_age_days: Positive = 183
 
 
@@ -226,6 +233,7 @@ class Params(Section):
     preprocess: Preprocess = Preprocess()
     audit: Audit = Audit()
     train: Train = Train()
+    restart: Restart = Restart()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
     gate: Gate = Gate()

@@ -86,6 +86,7 @@ def train(params: Params) -> None:
     weights = _weigh(learning, params)
     learnt = learning.training & (weights > 0)
     spec = ModelSpec(learning.classes, learning.spec, params.train.backbone)
+    seed = params.train.seed + params.restart.number
     network = build(
         spec.backbone,
         classes=len(spec.classes),
@@ -93,7 +94,7 @@ def train(params: Params) -> None:
         size=spec.preprocess.size,
         dropout=params.train.dropout,
         pretrained=params.train.pretrained,
-        seed=params.train.seed,
+        seed=seed,
     )
     folder = _fresh(params.paths.model)
     fitted = fit(
@@ -101,7 +102,7 @@ def train(params: Params) -> None:
         replace(learning.data.take(learnt), weights=weights[learnt]),
         learning.data.take(~learning.training),
         spec=spec.preprocess,
-        params=params.train,
+        params=params.train.model_copy(update={"seed": seed}),
         log=MetricsLog(folder / METRICS_LOG_FILE, lambda: datetime.now(UTC)),
         checkpoints=folder / "checkpoints",
     )

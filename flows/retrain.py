@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +93,18 @@ def retrain(
         with exclusive_clone(services, f"retrain-{attempt['request']}") as clone:
             folder = str(clone.root)
             dataset = collect_task(workspace, folder, attempt, now)
-            renewal.prepare_stages(clone)
-            run = start_task(workspace, folder, attempt, dataset)
-            with renewal.following_metrics(services, run, clone.root):
-                for stage in STAGES:
-                    run_stage(stage, folder)
-            commit = commit_task(folder, dataset)
-            version = register_task(workspace, folder, attempt, run, dataset, commit, now)
-            verdict = gate_task(workspace, folder, attempt, version)
+            for number in count():
+                attempt |= {"candidate": number}
+                renewal.prepare_stages(clone, Attempt.from_json(attempt))
+                run = start_task(workspace, folder, attempt, dataset)
+                with renewal.following_metrics(services, run, clone.root):
+                    for stage in STAGES:
+                        run_stage(stage, folder)
+                commit = commit_task(folder, dataset)
+                version = register_task(workspace, folder, attempt, run, dataset, commit, now)
+                verdict = gate_task(workspace, folder, attempt, version)
+                if not renewal.another_candidate(services, Attempt.from_json(attempt), version, verdict, now=now):
+                    break
         promoted = settle_task(workspace, attempt, version, verdict, now)
     return {"version": version, "dataset_version": dataset, "verdict": verdict, "promoted": promoted}
 

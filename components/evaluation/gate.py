@@ -24,6 +24,7 @@ ALPHA = 0.05
 EXPECTED_FALSE_REFUSALS = 0.5
 
 METRICS = ("recall", "precision")
+EVERY_CLASS = "every class"
 IntArray = NDArray[np.int64]
 
 
@@ -166,7 +167,7 @@ def _classes_not_worse(
         if worse
         else f"none of {len(known)} classes is shown to be more than {100 * rules.class_margin:.0f} points worse"
     )
-    return GateCheck("every class", not worse, detail, numbers)
+    return GateCheck(EVERY_CLASS, not worse, detail, numbers)
 
 
 def _alarmed_class(

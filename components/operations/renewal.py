@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from components.data.ingest import ingest
 from components.data.sources import SourceItem
 from components.data.versions import WorkspaceClone, latest_dataset
 from components.errors import PerennialError, RefusedError
+from components.evaluation.gate import EVERY_CLASS
 from components.monitoring.retraining import Cause
 from components.operations.alerting import recover, send
 from components.operations.ingestion import code_lock_sources, dataset_paths
@@ -29,23 +31,29 @@ from components.store import champions, labelling, ledger, requests
 
 LEASE_MINUTES = 120.0
 RETRAINING = "retraining"
+_RESTART = re.compile(r"^restart:.*\n(?:[ \t]+.*\n|\n(?=[ \t]))*", re.MULTILINE)
 METRIC_FILES = ("audit", "model", "evaluation", "export")
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at one retrain request. classes: the alarmed ones, each with the rules that condemned it."""
+    """One attempt at one retrain request, and which of its candidates is being made.
+
+    alarmed: the classes that raised an alarm, each with the rules that condemned it. candidate: from 0.
+    """
 
     request: int
     number: int
     cause: Cause
     reason: str
     alarmed: dict[str, list[str]]
+    candidate: int = 0
 
     @property
     def key(self) -> str:
         """Return the name under which a repeated step finds what it did before."""
-        return f"request-{self.request}-attempt-{self.number}"
+        name = f"request-{self.request}-attempt-{self.number}"
+        return f"{name}-candidate-{self.candidate + 1}" if self.candidate else name
 
     def as_json(self) -> dict[str, Any]:
         """Return what `from_json` reads back, for handing on between tasks."""
@@ -145,10 +153,40 @@ def _as_items(services: Services, settled: Sequence[labelling.SettledLabel]) -> 
         )
 
 
-def prepare_stages(clone: WorkspaceClone) -> None:
-    """Write code.lock, so that an upgrade of the code is a reason for a stage to run."""
+def prepare_stages(clone: WorkspaceClone, attempt: Attempt) -> None:
+    """Write what makes stages run: code.lock after an upgrade of the code, params.yaml for a second candidate."""
     package, constraints = code_lock_sources()
     write_code_lock(clone.root / "code.lock", package, constraints)
+    set_restart(clone.root / "params.yaml", attempt.candidate)
+
+
+def set_restart(path: Path, number: int) -> None:
+    """Write `restart.number` into a params.yaml, leaving every other line as it is."""
+    if load_params(path).restart.number == number:
+        return
+    text = path.read_text(encoding="utf-8")
+    kept = _RESTART.sub("", text).rstrip("\n")
+    path.write_text(f"{kept}\n\nrestart:\n  number: {number}\n", encoding="utf-8")
+
+
+def another_candidate(
+    services: Services, attempt: Attempt, version: int, verdict: dict[str, Any], *, now: datetime
+) -> bool:
+    """Return whether to train once more on the same data, from other initial weights, and note why.
+
+    So it is where a candidate passed every check but one: in a class that raised no alarm it was shown to be worse.
+    Initial weights and the order of the images move single classes by a point or two, enough to tip that check.
+    """
+    failed = {check["name"] for check in verdict["checks"] if not check["passed"]}
+    last = attempt.candidate + 1 >= services.workspace.params.retrain.candidates
+    if failed != {EVERY_CLASS} or last:
+        return False
+    ledger.record(
+        services.database, kind="gate", actor="retrain", action="another", now=now, model_version=version,
+        reason=f"{verdict['reason']}; trained once more from other initial weights",
+        classes=tuple(attempt.alarmed), evidence=verdict,
+    )  # fmt: skip
+    return True
 
 
 def start_run(services: Services, attempt: Attempt, dataset_version: str, clone: WorkspaceClone) -> str:

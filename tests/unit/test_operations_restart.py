@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+
+from components.operations.renewal import Attempt, set_restart
+from components.params import load_params
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "params.yaml"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        TEMPLATE.read_text(encoding="utf-8"),
+        "train:\n  seed: 3\n",
+        "restart: {number: 4}\ntrain:\n  seed: 3  # kept\n",
+        "train: {seed: 3}\nrestart:\n  # why\n\n  number: 4\nscore: {batch_size: 5}\n",
+    ],
+)
+def test_the_restart_is_written_and_everything_else_stays(tmp_path: Path, before: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(before, encoding="utf-8")
+    params = load_params(path)
+    set_restart(path, 1)
+    changed = load_params(path)
+    assert changed.restart.number == 1
+    assert changed.model_copy(update={"restart": params.restart}) == params
+    comments = [line for line in before.splitlines() if "#" in line and "why" not in line and "number" not in line]
+    assert set(comments) <= set(path.read_text(encoding="utf-8").splitlines())
+    set_restart(path, 0)
+    assert load_params(path).restart.number == 0
+
+
+def test_nothing_is_written_where_nothing_changes(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("train: {seed: 3}\n", encoding="utf-8")
+    set_restart(path, 0)
+    assert path.read_text(encoding="utf-8") == "train: {seed: 3}\n"
+
+
+def test_each_candidate_of_an_attempt_has_a_run_of_its_own() -> None:
+    first = Attempt(request=3, number=1, cause="accuracy", reason="r", alarmed={})
+    second = Attempt.from_json(first.as_json() | {"candidate": 1})
+    assert (first.key, second.key) == ("request-3-attempt-1", "request-3-attempt-1-candidate-2")

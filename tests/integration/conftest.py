@@ -99,6 +99,12 @@ def run_command(*arguments: str, patience: float = PATIENCE_SECONDS, **environme
 
 
 @pytest.fixture(scope="session")
+def environment() -> Callable[..., dict[str, str]]:
+    """A function that gives the environment of a user's process, with what its keyword arguments add."""
+    return plain_environment
+
+
+@pytest.fixture(scope="session")
 def perennial() -> Callable[..., Finished]:
     """A function that runs `perennial ARGUMENTS` in a process of its own; keyword arguments are environment."""
     return run_command

@@ -1,0 +1,70 @@
+"""A retraining whose first candidate fell in one class only trains a second one, from other initial weights."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.xdist_group("workspace"), pytest.mark.timeout(1800), pytest.mark.slow]
+
+# Real trainings, a real registry and real judgements; only their results are replaced, by two refusals.
+REFUSED_TWICE = """
+import json, sys
+from pathlib import Path
+from flows.commands.options import prepare_flows
+workspace = prepare_flows(Path(sys.argv[1]))
+from components.operations import candidates
+from flows.retrain import retrain
+judge = candidates.judge
+def refuse(*arguments):
+    verdict = judge(*arguments)
+    for check in verdict["checks"]:
+        check["passed"] = check["name"] != "every class"
+    return verdict | {"passed": False, "reason": "every class: 4 recall -9.0 points"}
+candidates.judge = refuse
+result = retrain(workspace, reason="to see", actor="test", force=True)
+print(json.dumps(result, default=str))
+"""
+
+
+def test_a_candidate_that_fell_in_one_class_is_followed_by_another_and_no_third(
+    product: Any,
+    services: Any,
+    perennial: Callable[..., Any],
+    git: Callable[..., str],
+    environment: Callable[..., dict[str, str]],
+) -> None:
+    import yaml
+
+    from components.store import champions
+
+    before = champions.champion(services.database)
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED_TWICE, str(product.root)],
+        env=environment(), capture_output=True, text=True, check=False, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert not result["promoted"]
+    assert champions.champion(services.database) == before
+
+    second = champions.model(services.database, result["version"])
+    first = champions.model(services.database, result["version"] - 1)
+    assert first.dataset_version == second.dataset_version
+    assert first.artifact_sha256 != second.artifact_sha256
+    assert first.run_id != second.run_id
+    starts = [yaml.safe_load(git(product.root, "show", f"{m.git_commit}:params.yaml")) for m in (first, second)]
+    assert [params.get("restart", {"number": 0})["number"] for params in starts] == [0, 1]
+    audits = [yaml.safe_load(git(product.root, "show", f"{m.git_commit}:dvc.lock")) for m in (first, second)]
+    assert audits[0]["stages"]["audit"] == audits[1]["stages"]["audit"]  # labels were not audited twice
+
+    noted = perennial("history", "--kind", "gate", "--limit", "2", "--json", "--workspace", str(product.root)).json
+    assert [(entry["action"], entry["model_version"]) for entry in noted] == [
+        ("kept", second.version),
+        ("another", first.version),
+    ]

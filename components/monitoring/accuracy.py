@@ -118,6 +118,15 @@ def recall_shares(counts: StratumCounts, class_index: int) -> FloatArray:
     return share
 
 
+def truth_shares(counts: StratumCounts) -> FloatArray:
+    """Return (K, B, K), the smoothed share of every class among the truths of every stratum (predicted, bin)."""
+    strata = _Strata(counts)
+    shares = np.stack([_smoothed_answers(strata, b) for b in range(strata.bins)], axis=1)
+    every = np.arange(len(counts.classes))
+    shares[every, :, every] = strata.smoothed
+    return shares
+
+
 class _Strata:
     """The counts as floats, with the shares every estimator starts from."""
 

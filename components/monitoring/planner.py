@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
-from components.monitoring.accuracy import check_counts, estimate, recall_shares
+from components.monitoring.accuracy import check_counts, estimate, truth_shares
 from components.monitoring.policy import judge, reference_from
 from components.monitoring.reference import ReferenceLevel
 from components.monitoring.sampling import allocate
@@ -78,7 +78,7 @@ def plan(
     population = int(counts.population.sum())
     if population == 0:
         raise DataError("the window has no predictions; there is nothing to plan a sample of")
-    shares = truth_shares(counts)
+    shares = answer_shares(counts)
     most = min(labelling.max_labels, population)
     trial = _Trial(counts, shares, monitor, labelling.reference_factor, drop, trials, seed)
     curve: list[PlannedBudget] = []
@@ -103,7 +103,7 @@ def plan(
     return Plan(drop, power, tuple(curve), curve[-1])
 
 
-def truth_shares(counts: StratumCounts) -> FloatArray:
+def answer_shares(counts: StratumCounts) -> FloatArray:
     """Return (K, B, K + 1), the smoothed distribution of the truth in every stratum; the last column is `other`.
 
     Where nothing is labelled yet, a stratum is as accurate as the model is confident, and its errors go to all classes
@@ -116,8 +116,7 @@ def truth_shares(counts: StratumCounts) -> FloatArray:
         shares[:, :, :classes] = ((1 - right) / max(classes - 1, 1))[:, :, None]
         shares[np.arange(classes), :, np.arange(classes)] = right
     else:
-        for k in range(classes):
-            shares[:, :, k] = recall_shares(counts, k)
+        shares[:, :, :classes] = truth_shares(counts)
     total = shares[:, :, :classes].sum(axis=2, keepdims=True)
     shares[:, :, :classes] /= np.maximum(total, 1)
     shares[:, :, classes] = np.maximum(0, 1 - shares[:, :, :classes].sum(axis=2))

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from components.errors import DataError
-from components.monitoring.planner import Plan, dropped, plan, truth_shares
+from components.monitoring.accuracy import recall_shares, truth_shares
+from components.monitoring.planner import Plan, answer_shares, dropped, plan
 from components.operations.planning import _advice, draw_curve
 from components.params import Labelling, Monitor
 from components.records import StratumCounts
@@ -31,20 +32,27 @@ def planned(**changes: object) -> Plan:
 
 
 def test_shares_are_distributions_near_the_answers():
-    shares = truth_shares(counts())
+    shares = answer_shares(counts())
     np.testing.assert_allclose(shares.sum(axis=2), 1)
     assert shares[0, 0, 0] == pytest.approx(0.95, abs=0.01)
     assert shares[0, 0, 1] > 10 * shares[0, 0, 2]
 
 
+def test_shares_are_those_the_recall_estimate_takes():
+    some = counts()
+    whole = truth_shares(some)
+    for k in range(3):
+        np.testing.assert_array_equal(whole[:, :, k], recall_shares(some, k))
+
+
 def test_without_labels_confidence_stands_for_accuracy():
-    shares = truth_shares(counts(0))
+    shares = answer_shares(counts(0))
     np.testing.assert_allclose(shares.sum(axis=2), 1)
     assert shares[2, 1].tolist() == pytest.approx([0.025, 0.025, 0.95, 0])
 
 
 def test_a_drop_takes_from_one_class_alone_and_gives_to_its_errors():
-    before = truth_shares(counts())
+    before = answer_shares(counts())
     after = dropped(before, 1, 0.1)
     np.testing.assert_allclose(after[1, :, 1], before[1, :, 1] - 0.1)
     np.testing.assert_allclose(after.sum(axis=2), 1)

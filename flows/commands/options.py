@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -93,6 +94,11 @@ def emit(result: Any, as_json: bool, lines: list[str] | str) -> None:
         click.echo(json.dumps(result, indent=2, default=str, ensure_ascii=False))
     else:
         click.echo(lines if isinstance(lines, str) else "\n".join(lines))
+
+
+def without_password(url: str) -> str:
+    """Return a URL as a person may see it over someone's shoulder; `--json` keeps what a client needs."""
+    return re.sub(r"(://[^:/@]*:)[^/]*@", r"\1***@", url)
 
 
 def table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:

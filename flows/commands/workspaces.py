@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from flows.commands.options import emit, table, verb
+from flows.commands.options import emit, table, verb, without_password
 
 
 @click.command(epilog="Example: perennial init ~/classifier")
@@ -36,7 +36,7 @@ def doctor(root: Path, as_json: bool) -> None:
     switch_telemetry_off()
     result = examine(root, Settings.from_environment())
     rows = [(check["name"], "ok" if check["ok"] else "FAILED", check["detail"]) for check in result["checks"]]
-    urls = [(name, value) for name, value in result.items() if name not in {"checks", "ok"}]
+    urls = [(name, without_password(value)) for name, value in result.items() if name not in {"checks", "ok"}]
     emit(result, as_json, [table(("check", "", "detail"), rows), "", table(("what", "where"), urls)])
     if not result["ok"]:
         raise click.exceptions.Exit(1)
@@ -51,7 +51,11 @@ def up(root: Path, as_json: bool, port: int) -> None:
     from flows.servers import run_services
 
     run_services(
-        workspace, port=port, on_ready=lambda urls: emit(urls, as_json, table(("what", "where"), [*urls.items()]))
+        workspace,
+        port=port,
+        on_ready=lambda urls: emit(
+            urls, as_json, table(("what", "where"), [(name, without_password(url)) for name, url in urls.items()])
+        ),
     )
 
 

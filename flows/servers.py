@@ -26,6 +26,7 @@ START_SECONDS = 120.0
 def run_services(workspace: str, *, port: int, on_ready: Callable[[dict[str, str]], None]) -> None:
     """Run all local services until SIGINT or SIGTERM, then stop them. `on_ready` is told every URL."""
     root, settings = Path(workspace), Settings.from_environment()
+    _refuse_a_second(root / STATE)  # before anything is started: at the end we stop what runs, and that is the first's
     done = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
@@ -47,9 +48,7 @@ def prefect_server(state: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
     Raises ServiceError where another `perennial up` runs, the port is taken, or it does not answer within two minutes.
     """
-    running = read_running_services(state)
-    if running is not None:
-        raise ServiceError(f"services already run (process {running['pid']}, {running['prefect_api_url']}); use those")
+    _refuse_a_second(state)
     api = f"http://127.0.0.1:{port}/api"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
@@ -68,6 +67,12 @@ def prefect_server(state: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def _refuse_a_second(state: Path) -> None:
+    running = read_running_services(state)
+    if running is not None:
+        raise ServiceError(f"services already run (process {running['pid']}, {running['prefect_api_url']}); use those")
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes], state: Path) -> None:

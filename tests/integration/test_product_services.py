@@ -81,6 +81,8 @@ def running(start: Callable[..., subprocess.Popen[str]], log: Path, *command: st
 def test_up_runs_the_services_that_other_commands_use_and_stops_them(
     product: Any, perennial: Callable[..., Any], start_perennial: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
+    from components.store.embedded import EmbeddedPostgres
+
     here = ("--workspace", str(product.root), "--json")
     api, log = f"http://127.0.0.1:{(port := free_port())}/api", tmp_path / "log"
     with running(start_perennial, log, "up", "--port", str(port), *here) as up:
@@ -94,6 +96,7 @@ def test_up_runs_the_services_that_other_commands_use_and_stops_them(
         second = perennial("up", "--port", str(free_port()), *here)
         assert second.code == 1
         assert f"services already run (process {up.pid}, {api})" in second.err
+        assert EmbeddedPostgres(product.state).running()  # the first one's, which the second leaves alone
     assert up.returncode == 0
     assert perennial("down", *here).json == {"stopped": []}
 

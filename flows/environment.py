@@ -19,6 +19,7 @@ PREFECT = {
     "PREFECT_SHOW_VERSION_WARNING": "false",
 }
 
+LOOPBACK = ("127.0.0.1", "localhost")
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
@@ -41,6 +42,7 @@ def prepare_prefect(state: Path, api_url: str | None) -> None:
     Call before `prefect` is imported. What the user set already stays.
     """
     switch_telemetry_off()
+    keep_proxies_off_this_machine()
     os.environ.setdefault("PREFECT_HOME", str(state / "prefect"))
     for name, value in PREFECT.items():
         os.environ.setdefault(name, value)
@@ -48,3 +50,11 @@ def prepare_prefect(state: Path, api_url: str | None) -> None:
         os.environ["PREFECT_API_URL"] = api_url
     for name in RUN_LOGGERS:
         logging.getLogger(name).addFilter(_FORESEEN)  # survives Prefect's own set-up; a second time changes nothing
+
+
+def keep_proxies_off_this_machine() -> None:
+    """Except this machine from the proxy the user set, if any: Prefect's client would ask it for our own server."""
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in given.split(",") if host.strip()]
+    if "*" not in hosts:
+        os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*hosts, *(h for h in LOOPBACK if h not in hosts)])

@@ -165,7 +165,7 @@ def set_restart(path: Path, number: int) -> None:
     if load_params(path).restart.number == number:
         return
     text = path.read_text(encoding="utf-8")
-    kept = _RESTART.sub("", text).rstrip("\n")
+    kept = _RESTART.sub("", f"{text}\n").rstrip("\n")
     path.write_text(f"{kept}\n\nrestart:\n  number: {number}\n", encoding="utf-8")
 
 
@@ -174,7 +174,8 @@ def another_candidate(
 ) -> bool:
     """Return whether to train once more on the same data, from other initial weights, and note why.
 
-    So it is where a candidate passed every check but one: in a class that raised no alarm it was shown to be worse.
+    So it is where a candidate passed every check but that of all classes: overall it holds, and where an alarm was
+    raised it is better, but some class was shown to be worse.
     Initial weights and the order of the images move single classes by a point or two, enough to tip that check.
     """
     failed = {check["name"] for check in verdict["checks"] if not check["passed"]}

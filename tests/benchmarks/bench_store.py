@@ -33,7 +33,7 @@ BARE = "CREATE UNLOGGED TABLE bare (LIKE prediction)"
 
 @pytest.fixture
 def durable() -> Iterator[Database]:
-    """A database with the settings of a workspace: what is acknowledged is on disk."""
+    """A database with the settings of a workspace: what is closed is on disk."""
     folder = Path(tempfile.mkdtemp(prefix="perennial-bench-", dir="/tmp"))
     folder.chmod(0o755)
     server = EmbeddedPostgres(folder / "state", system_folder=folder / "system")

@@ -13,6 +13,7 @@ TEMPLATE = Path(__file__).resolve().parents[2] / "params.yaml"
     [
         TEMPLATE.read_text(encoding="utf-8"),
         "train:\n  seed: 3\n",
+        "train: {seed: 3}\nrestart: {number: 4}",
         "restart: {number: 4}\ntrain:\n  seed: 3  # kept\n",
         "train: {seed: 3}\nrestart:\n  # why\n\n  number: 4\nscore: {batch_size: 5}\n",
     ],
@@ -27,6 +28,7 @@ def test_the_restart_is_written_and_everything_else_stays(tmp_path: Path, before
     assert changed.model_copy(update={"restart": params.restart}) == params
     comments = [line for line in before.splitlines() if "#" in line and "why" not in line and "number" not in line]
     assert set(comments) <= set(path.read_text(encoding="utf-8").splitlines())
+    assert path.read_text(encoding="utf-8").count("restart:") == 1
     set_restart(path, 0)
     assert load_params(path).restart.number == 0
 

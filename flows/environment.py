@@ -20,6 +20,8 @@ PREFECT = {
 }
 
 LOOPBACK = ("127.0.0.1", "localhost")
+OUR_SERVER = "PERENNIAL_SERVER"
+SERVER_MARKS = ("PREFECT__SERVER_EPHEMERAL", OUR_SERVER)
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
@@ -43,6 +45,7 @@ def prepare_prefect(state: Path, api_url: str | None) -> None:
     """
     switch_telemetry_off()
     keep_proxies_off_this_machine()
+    end_orphaned_servers(state / "prefect")
     os.environ.setdefault("PREFECT_HOME", str(state / "prefect"))
     for name, value in PREFECT.items():
         os.environ.setdefault(name, value)
@@ -58,3 +61,22 @@ def keep_proxies_off_this_machine() -> None:
     hosts = [host.strip() for host in given.split(",") if host.strip()]
     if "*" not in hosts:
         os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join([*hosts, *(h for h in LOOPBACK if h not in hosts)])
+
+
+def end_orphaned_servers(home: Path) -> int:
+    """End the servers of commands that were killed before they could end them, and return how many there were.
+
+    Only those that Prefect or `perennial up` started for the workspace with this Prefect home, whose parent is gone.
+    """
+    import psutil
+
+    from components.data.leftovers import end_processes, runs_this_interpreter
+
+    def orphaned(process: psutil.Process) -> bool:
+        given = process.environ()
+        if given.get("PREFECT_HOME") != str(home) or not any(given.get(name) == "1" for name in SERVER_MARKS):
+            return False
+        parent = process.parent()
+        return parent is None or not runs_this_interpreter(parent)
+
+    return end_processes(orphaned, f"as a Prefect server of {home}")

@@ -13,9 +13,10 @@ from prefect.cache_policies import NO_CACHE
 from components.data.versions import WorkspaceClone
 from components.errors import RefusedError
 from components.monitoring.retraining import Cause
+from components.operations import attempt as attempts
 from components.operations import candidates, renewal
+from components.operations.attempt import Attempt
 from components.operations.ingestion import exclusive_clone
-from components.operations.renewal import Attempt
 from components.stages import STAGES
 from flows.session import moment, opened
 from flows.stage_tasks import run_stage
@@ -25,7 +26,7 @@ from flows.stage_tasks import run_stage
 def begin_task(workspace: str, cause: Cause, reason: str, force: bool, actor: str, at: datetime) -> dict[str, Any]:
     """Claim the open retrain request, if it is worth it."""
     with opened(workspace) as services:
-        return renewal.begin(services, cause=cause, reason=reason, force=force, actor=actor, now=at).as_json()
+        return attempts.begin(services, cause=cause, reason=reason, force=force, actor=actor, now=at).as_json()
 
 
 @task(name="collect labels", cache_policy=NO_CACHE)
@@ -85,11 +86,16 @@ def retrain(
     """Return the candidate's version, its verdict and whether it was promoted.
 
     Raises RefusedError where it is not worth it. Whatever else goes wrong, the champion stays and the request is ended
-    as failed.
+    as failed. One whose process is killed goes on when next it is asked for.
     """
     now = moment(at)
     attempt = begin_task(workspace, cause, reason, force, actor, now)
-    with opened(workspace) as services, renewal.finishing(services, Attempt.from_json(attempt), now=now):
+    begun = Attempt.from_json(attempt)
+    with (
+        opened(workspace) as services,
+        attempts.finishing(services, begun, now=now),
+        attempts.holding(services, begun),
+    ):
         with exclusive_clone(services, f"retrain-{attempt['request']}") as clone:
             folder = str(clone.root)
             dataset = collect_task(workspace, folder, attempt, now)

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -19,22 +19,29 @@ from components.errors import ServiceError
 from components.operations.services import open_services, read_running_services, service_urls, stop_services
 from components.operations.workspace import STATE, open_workspace
 from components.settings import Settings
+from flows.environment import OUR_SERVER
 
 START_SECONDS = 120.0
 
 
 def run_services(workspace: str, *, port: int, on_ready: Callable[[dict[str, str]], None]) -> None:
-    """Run all local services until SIGINT or SIGTERM, then stop them. `on_ready` is told every URL."""
+    """Run all local services until SIGINT or SIGTERM, then stop them. `on_ready` is told every URL.
+
+    Where Prefect was moved out by its address, the server there is used, and none is started here.
+    """
     root, settings = Path(workspace), Settings.from_environment()
     _refuse_a_second(root / STATE)  # before anything is started: at the end we stop what runs, and that is the first's
     done = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
     try:
-        with open_services(root, settings), prefect_server(root / STATE, port) as server:
+        with ExitStack() as stack:
+            stack.enter_context(open_services(root, settings))
+            ours = settings.prefect_api_url is None
+            server = stack.enter_context(prefect_server(root / STATE, port)) if ours else None
             on_ready(service_urls(open_workspace(root, settings)))
             while not done.wait(1.0):
-                if server.poll() is not None:
+                if server is not None and server.poll() is not None:
                     raise ServiceError(
                         f"Prefect's server ended with {server.returncode}; see {root / STATE}/prefect.log"
                     )
@@ -51,7 +58,7 @@ def prefect_server(state: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     _refuse_a_second(state)
     api = f"http://127.0.0.1:{port}/api"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"}
+    environment = {k: v for k, v in os.environ.items() if k != "PREFECT_API_URL"} | {OUR_SERVER: "1"}
     with (state / "prefect.log").open("ab") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:

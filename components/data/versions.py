@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from components.data.git import commit_all, git, is_clean
+from components.data.leftovers import end_processes_in
 from components.errors import BusyError, ConflictError, DataError, RefusedError, ServiceError
 
 logger = logging.getLogger(__name__)
@@ -119,9 +120,10 @@ class WorkspaceClone:
 def working_clone(*, origin: str, state: Path, name: str) -> Iterator[WorkspaceClone]:
     """Yield a fresh clone of `origin` under `state`/work; it is removed afterwards, whatever happened.
 
-    The caller holds the workspace's lock, so whatever a crashed run left there is removed first.
+    The caller holds the workspace's lock, so whatever a killed run left there, files and processes, goes first.
     """
     work = state / "work"
+    end_processes_in(work)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     root = work / name

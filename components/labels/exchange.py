@@ -51,7 +51,7 @@ def export_csv(tasks: Sequence[LabelTask], path: Path, image_url: ImageUrl) -> N
 
 
 def export_label_studio(tasks: Sequence[LabelTask], path: Path, image_url: ImageUrl) -> None:
-    """Write tasks as Label Studio's import JSON, for a project with the interface LABEL_STUDIO_CONFIG."""
+    """Write tasks as Label Studio's import JSON, and the labelling interface they need beside, as `.xml`."""
     entries = [
         {
             "data": {
@@ -65,6 +65,7 @@ def export_label_studio(tasks: Sequence[LabelTask], path: Path, image_url: Image
         for task in tasks
     ]
     _store(json.dumps(entries, ensure_ascii=False, indent=1) + "\n", path)
+    _store(LABEL_STUDIO_CONFIG, path.with_suffix(".xml"))
 
 
 def read_answers(path: Path) -> list[LabelAnswer]:

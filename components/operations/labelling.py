@@ -76,26 +76,36 @@ def open_tasks(services: Services, queue: str, limit: int) -> dict[str, Any]:
     }
 
 
-def export_tasks(services: Services, file: Path, *, queue: str, form: str, images: Path | None) -> dict[str, Any]:
-    """Write every open task of `queue` to `file`; `images`: a folder that gets the pictures, named by their id."""
+def export_tasks(
+    services: Services, file: Path, *, queue: str, form: str, images: Path | None, image_url: str | None = None
+) -> dict[str, Any]:
+    """Write every open task of `queue` to `file`; `images`: a folder that gets the pictures, named by their id.
+
+    image_url: what an annotator's browser finds that folder under; without it tasks name the files on this machine.
+    """
+    if image_url is not None and images is None:
+        raise ConfigurationError("an image URL is where a folder of images is served; name that folder with --images")
     tasks = labelling.tasks(services.database, queue, limit=None)
     if not tasks:
         raise RefusedError(f"the {queue} queue has no open task; draw with `perennial label draw`")
     written = {} if images is None else _write_images(services, tasks, images)
 
-    def image_url(task: LabelTask) -> str:
-        return written.get(task.image_id, task.image_id)
+    def address(task: LabelTask) -> str:
+        path = written.get(task.image_id)
+        if path is None:
+            return task.image_id
+        return path.as_posix() if image_url is None else f"{image_url}{path.name}"
 
     if form == "csv":
-        export_csv(tasks, file, image_url)
+        export_csv(tasks, file, address)
     elif form == "label-studio":
-        export_label_studio(tasks, file, image_url)
+        export_label_studio(tasks, file, address)
     else:
         raise ConfigurationError(f"format {form!r} is unknown; use csv or label-studio")
-    return {"file": str(file), "queue": queue, "tasks": len(tasks)}
+    return {"file": str(file), "queue": queue, "tasks": len(tasks), "images": len(written)}
 
 
-def _write_images(services: Services, tasks: list[LabelTask], folder: Path) -> dict[str, str]:
+def _write_images(services: Services, tasks: list[LabelTask], folder: Path) -> dict[str, Path]:
     """Write each task's picture, named by its id and format, and return the paths by image id."""
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
@@ -104,7 +114,7 @@ def _write_images(services: Services, tasks: list[LabelTask], folder: Path) -> d
         content = store.get(place.shard, place.row, place.image_id)
         path = folder / f"{place.image_id}{file_suffix(content)}"
         path.write_bytes(content)
-        written[place.image_id] = path.as_posix()
+        written[place.image_id] = path
     return written
 
 

@@ -1,4 +1,4 @@
-"""A retraining, step by step: begin, collect labels, commit, register, judge, promote or keep, end."""
+"""A retraining, step by step: collect labels, prepare and follow the stages, commit, promote or keep."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from threading import Event, Thread
@@ -17,99 +16,19 @@ from components.data.code_lock import write_code_lock
 from components.data.ingest import ingest
 from components.data.sources import SourceItem
 from components.data.versions import WorkspaceClone, latest_dataset
-from components.errors import PerennialError, RefusedError
+from components.errors import RefusedError
 from components.evaluation.gate import EVERY_CLASS
-from components.monitoring.retraining import Cause
 from components.operations.alerting import recover, send
+from components.operations.attempt import REQUEST_TAG, RETRAINING, Attempt, require_claim
 from components.operations.ingestion import code_lock_sources, dataset_paths
 from components.operations.promotion import promote
 from components.operations.services import Services
-from components.operations.worth import ask_worth_it
 from components.params import Params, load_params
 from components.records import GateVerdict
 from components.store import champions, labelling, ledger, requests
 
-LEASE_MINUTES = 120.0
-RETRAINING = "retraining"
 _RESTART = re.compile(r"^restart:.*\n(?:[ \t]+.*\n|\n(?=[ \t]))*", re.MULTILINE)
 METRIC_FILES = ("audit", "model", "evaluation", "export")
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One attempt at one retrain request, and which of its candidates is being made.
-
-    alarmed: the classes that raised an alarm, each with the rules that condemned it. candidate: from 0.
-    """
-
-    request: int
-    number: int
-    cause: Cause
-    reason: str
-    alarmed: dict[str, list[str]]
-    candidate: int = 0
-
-    @property
-    def key(self) -> str:
-        """Return the name under which a repeated step finds what it did before."""
-        name = f"request-{self.request}-attempt-{self.number}"
-        return f"{name}-candidate-{self.candidate + 1}" if self.candidate else name
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads back, for handing on between tasks."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> Attempt:
-        """Return the attempt that `as_json` wrote."""
-        return cls(**content)
-
-
-def begin(services: Services, *, cause: Cause, reason: str, force: bool, actor: str, now: datetime) -> Attempt:
-    """Claim the open request, or make one of our own, and return the attempt.
-
-    Raises RefusedError, written to the ledger, where it is not worth it.
-    """
-    waiting = requests.current_request(services.database)
-    if waiting is not None and cause == "schedule":
-        cause = waiting.evidence.get("cause", cause)
-    ask_worth_it(services, cause=cause, reason=reason, force=force, actor=actor, now=now)
-    requests.open_request(services.database, reason=reason, classes=(), window=None, evidence={"cause": cause}, now=now)
-    claimed = requests.claim_request(services.database, now=now, lease_minutes=LEASE_MINUTES, worker=actor)
-    if claimed is None:
-        raise RefusedError("another retraining is under way")
-    rules = claimed.evidence.get("rules", {})
-    return Attempt(
-        request=claimed.id,
-        number=claimed.attempts,
-        cause=claimed.evidence.get("cause", cause),
-        reason=claimed.reason,
-        alarmed={name: rules.get(name, ["precision"]) for name in claimed.classes},
-    )
-
-
-@contextmanager
-def finishing(services: Services, attempt: Attempt, *, now: datetime) -> Iterator[None]:
-    """End the attempt as failed, with an alert, if the block raises; the champion stays."""
-    what_failed: str | None = "an unforeseen error; the flow's log has it"
-    try:
-        yield
-        what_failed = None
-    except PerennialError as error:
-        what_failed = str(error)
-        raise
-    finally:
-        if what_failed is not None:
-            _fail(services, attempt, what_failed, now)
-
-
-def _fail(services: Services, attempt: Attempt, what_failed: str, now: datetime) -> None:
-    requests.finish_request(services.database, attempt.request, outcome="failed", detail=what_failed, now=now)
-    ledger.record(
-        services.database, kind="retrain", actor="retrain", action="failed", reason=what_failed, now=now,
-        evidence={"request": attempt.request},
-    )  # fmt: skip
-    send(services, failure_alert(RETRAINING, what_failed), now=now)
 
 
 def collect_labels(services: Services, clone: WorkspaceClone, attempt: Attempt, *, now: datetime) -> str:
@@ -191,10 +110,17 @@ def another_candidate(
 
 
 def start_run(services: Services, attempt: Attempt, dataset_version: str, clone: WorkspaceClone) -> str:
-    """Return the MLflow run of this attempt; a repeated step finds the same one."""
+    """Return the MLflow run of what is trained on these inputs; a repeated step finds the same one."""
+    inputs = [(clone.root / name).read_bytes() for name in ("params.yaml", "code.lock")]
+    key = attempt.run_key(dataset_version.encode(), *inputs)
     run = services.registry.start_run(
-        {"dataset_version": dataset_version, "cause": attempt.cause, "reason": attempt.reason},
-        key=attempt.key, run_name=attempt.key,
+        {
+            "dataset_version": dataset_version,
+            "cause": attempt.cause,
+            "reason": attempt.reason,
+            REQUEST_TAG: str(attempt.request),
+        },
+        key=key, run_name=key,
     )  # fmt: skip
     services.registry.log_params(run, load_params(clone.root / "params.yaml").model_dump(mode="json"))
     return run
@@ -236,14 +162,19 @@ def stage_metrics(root: Path, params: Params) -> dict[str, dict[str, Any]]:
 
 
 def settle(services: Services, attempt: Attempt, version: int, verdict: dict[str, Any], *, now: datetime) -> bool:
-    """Promote the candidate if its gate passed, else keep the champion; end the request; return whether promoted."""
+    """Promote the candidate if its gate passed, else keep the champion; end the request; return whether promoted.
+
+    Raises ConflictError, with nothing changed, where another process took the request over.
+    """
+    require_claim(services, attempt)
     if not verdict["passed"]:
         _keep(services, attempt, version, verdict, now)
         return False
     promote(services, version, actor="retrain", reason=attempt.reason, now=now)
     requests.finish_request(
-        services.database, attempt.request, outcome="done", detail=f"version {version} was promoted", now=now
-    )
+        services.database, attempt.request, outcome="done", detail=f"version {version} was promoted", now=now,
+        worker=attempt.worker,
+    )  # fmt: skip
     failed = failure_alert(RETRAINING, "")
     recover(services, failed.key, recovered_alert(failed.title, failed.key), now=now)
     return True
@@ -260,6 +191,7 @@ def _keep(services: Services, attempt: Attempt, version: int, verdict: dict[str,
         outcome="unhelpful",
         detail=f"version {version}: {verdict['reason']}",
         now=now,
+        worker=attempt.worker,
     )
     current = champions.champion(services.database)
     told = GateVerdict.from_json(verdict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,8 @@ from components.records import Decision, require_utc
 from components.store import champions, labelling, ledger, requests
 
 OUTCOMES = ("done", "refused", "failed", "unhelpful")
+MOST_ATTEMPTS = 3
+"""How often a request is begun whose process dies each time: what kills it would kill it again."""
 
 
 def ask_worth_it(
@@ -37,8 +40,17 @@ def ask_worth_it(
 
 
 def decide(services: Services, *, cause: Cause, force: bool, now: datetime) -> Decision:
-    """Return whether to retrain now, with the facts it was decided on; writes nothing."""
+    """Return whether to retrain now, with the facts it was decided on; writes nothing.
+
+    What was worth beginning is worth ending: a request whose process died goes on, whatever came or did not come since.
+    """
     database, now = services.database, require_utc(now)
+    current_request = requests.current_request(database)
+    if current_request is not None and current_request.interrupted and current_request.attempts < MOST_ATTEMPTS:
+        return Decision(
+            "retrain", current_request.classes, f"request {current_request.id} was interrupted and goes on",
+            evidence={"request": current_request.id, "attempts": current_request.attempts},
+        )  # fmt: skip
     dataset = latest_dataset(services.workspace.root)
     if dataset is None:
         return Decision("refused", reason="there is no data yet; bring images in with `perennial ingest SOURCE`")
@@ -54,15 +66,19 @@ def decide(services: Services, *, cause: Cause, force: bool, now: datetime) -> D
         "new_labels": labelling.new_settled_count(database),
         "new_labels_since_attempt": labelling.new_settled_count(database, since=last.started_at if last else None),
     }
-    running = requests.current_request(database)
-    return should_retrain(
+    running = current_request is not None and current_request.leased
+    decision = should_retrain(
         "forced" if force else cause,
         now=now,
-        running=running is not None and running.lease_until is not None and running.lease_until > now,
+        running=running,
         new_dataset=not trained or dataset != trained[0].dataset_version,
         rules=services.workspace.params.retrain,
         **facts,
     )
+    if running and current_request is not None:
+        who = f" ({current_request.claimed_by}; if that was killed, its claim ends within a minute)"
+        return replace(decision, reason=decision.reason + who)
+    return decision
 
 
 def _month_start(now: datetime) -> datetime:

@@ -75,6 +75,13 @@ class Tracking:
         with self.asking(f"ending run {run_id}"):
             self.client.set_terminated(run_id, status)
 
+    def end_running(self, tag: str, value: str, status: Literal["FAILED", "KILLED"]) -> None:
+        """Mark every run as ended that still counts as running and has this tag: their process is no more."""
+        wanted = f"tags.`{plain(tag)}` = '{plain(value)}' and attributes.status = 'RUNNING'"
+        with self.asking(f"ending the runs of {tag} {value}"):
+            for run in self.client.search_runs([self._experiment()], wanted):
+                self.client.set_terminated(run.info.run_id, status)
+
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         """Record a run's parameters, nested mappings as `section.key`. Logging the same again changes nothing."""
         from mlflow.entities import Param

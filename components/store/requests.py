@@ -1,4 +1,7 @@
-"""Wishes for a retraining: one unfinished at a time, claimed under a lease that dies with its worker."""
+"""Wishes for a retraining: one unfinished at a time, claimed under a lease that dies with its worker.
+
+Leases run on the database server's clock, the one that all workers share; every other moment is the caller's.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from components.errors import ConflictError, IntegrityError
@@ -19,13 +22,17 @@ from components.store.values import clean_text
 Outcome = Literal["done", "refused", "failed", "unhelpful"]
 
 _UNFINISHED = retrain_request.c.state.in_(("open", "claimed"))
+_LEASED = func.coalesce(retrain_request.c.lease_until > func.clock_timestamp(), False).label("leased")
 _BEGUN = (retrain_request.c.started_at.is_not(None), retrain_request.c.state != "refused")
 _TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class RetrainRequest:
-    """One row. `attempts` counts the claims; `started_at` is the newest."""
+    """One row. `attempts` counts the claims; `started_at` is the newest.
+
+    leased: whether its worker's lease still ran when the row was read.
+    """
 
     id: int
     reason: str
@@ -38,9 +45,15 @@ class RetrainRequest:
     claimed_by: str | None
     started_at: datetime | None
     lease_until: datetime | None
+    leased: bool
     attempts: int
     finished_at: datetime | None
     detail: str | None
+
+    @property
+    def interrupted(self) -> bool:
+        """Return whether a worker began it and died, or lost sight of the database, before its end."""
+        return self.state == "claimed" and not self.leased
 
 
 def open_request(
@@ -84,10 +97,9 @@ def open_request(
     raise IntegrityError("retraining requests come and go faster than one can be opened; try again")
 
 
-def claim_request(db: Database, now: datetime, lease_minutes: float, worker: str) -> RetrainRequest | None:
+def claim_request(db: Database, now: datetime, lease_seconds: float, worker: str) -> RetrainRequest | None:
     """Return the request this worker may now serve, or None. One whose lease ran out is given again."""
-    now = require_utc(now)
-    free = or_(retrain_request.c.state == "open", retrain_request.c.lease_until < now)
+    free = or_(retrain_request.c.state == "open", ~_LEASED.element)
     chosen = select(retrain_request.c.id).where(_UNFINISHED, free).limit(1).with_for_update(skip_locked=True)
     change = (
         update(retrain_request)
@@ -95,24 +107,20 @@ def claim_request(db: Database, now: datetime, lease_minutes: float, worker: str
         .values(
             state="claimed",
             claimed_by=worker,
-            started_at=now,
-            lease_until=now + timedelta(minutes=lease_minutes),
+            started_at=require_utc(now),
+            lease_until=_from_now(lease_seconds),
             attempts=retrain_request.c.attempts + 1,
         )
-        .returning(retrain_request)
+        .returning(retrain_request, _LEASED)
     )
     with db.transaction() as connection:
         row = connection.execute(change).one_or_none()
     return None if row is None else _record(row)
 
 
-def renew_lease(db: Database, request_id: int, now: datetime, lease_minutes: float, worker: str) -> bool:
+def renew_lease(db: Database, request_id: int, lease_seconds: float, worker: str) -> bool:
     """Prolong this worker's claim; False means that another has it, or that it is finished: stop working."""
-    change = (
-        update(retrain_request)
-        .where(*_held_by(request_id, worker))
-        .values(lease_until=require_utc(now) + timedelta(minutes=lease_minutes))
-    )
+    change = update(retrain_request).where(*_held_by(request_id, worker)).values(lease_until=_from_now(lease_seconds))
     with db.transaction() as connection:
         return connection.execute(change).rowcount == 1
 
@@ -136,17 +144,17 @@ def finish_request(
 
 def current_request(db: Database) -> RetrainRequest | None:
     """Return the unfinished request, or None."""
-    return _one(db, select(retrain_request).where(_UNFINISHED))
+    return _one(db, select(retrain_request, _LEASED).where(_UNFINISHED))
 
 
 def find_request(db: Database, request_id: int) -> RetrainRequest | None:
     """Return a request by its number, or None."""
-    return _one(db, select(retrain_request).where(retrain_request.c.id == request_id))
+    return _one(db, select(retrain_request, _LEASED).where(retrain_request.c.id == request_id))
 
 
 def last_attempt(db: Database) -> RetrainRequest | None:
     """Return the request whose work began last, whatever came of it; refused ones never began."""
-    begun = select(retrain_request).where(*_BEGUN).order_by(retrain_request.c.started_at.desc()).limit(1)
+    begun = select(retrain_request, _LEASED).where(*_BEGUN).order_by(retrain_request.c.started_at.desc()).limit(1)
     return _one(db, begun)
 
 
@@ -155,6 +163,10 @@ def attempts_since(db: Database, moment: datetime) -> int:
     asked = select(func.count()).where(*_BEGUN, retrain_request.c.started_at >= require_utc(moment))
     with db.transaction() as connection:
         return int(connection.execute(asked).scalar_one())
+
+
+def _from_now(seconds: float) -> ColumnElement[datetime]:
+    return func.clock_timestamp() + timedelta(seconds=seconds)
 
 
 def _held_by(request_id: int, worker: str) -> tuple[Any, ...]:
@@ -192,6 +204,7 @@ def _record(row: Row[Any]) -> RetrainRequest:
         claimed_by=row.claimed_by,
         started_at=row.started_at,
         lease_until=row.lease_until,
+        leased=row.leased,
         attempts=row.attempts,
         finished_at=row.finished_at,
         detail=row.detail,

@@ -50,14 +50,24 @@ def queue(root: Path, as_json: bool, queue: str, limit: int) -> None:
     "--format", "form", default=None, type=click.Choice(["csv", "label-studio"]), help="[default: by FILE's name]"
 )
 @click.option("--images", type=click.Path(path_type=Path), default=None, help="Also write the images into this folder.")
+@click.option(
+    "--image-url", default=None, metavar="PREFIX",
+    help="What the annotators' browsers find that folder under: https://…/tasks/, or /data/local-files/?d=tasks/ "
+    "for files that Label Studio serves itself.",
+)  # fmt: skip
 @verb
-def export_tasks(root: Path, as_json: bool, file: Path, queue: str, form: str | None, images: Path | None) -> None:
-    """Write open tasks to FILE (CSV, or Label Studio JSON), with the images beside if asked."""
+def export_tasks(
+    root: Path, as_json: bool, file: Path, queue: str, form: str | None, images: Path | None, image_url: str | None
+) -> None:
+    """Write open tasks to FILE (CSV, or Label Studio JSON), with the images beside if asked.
+
+    Beside a Label Studio file lies the labelling interface to paste into the project's settings, as .xml.
+    """
     from components.operations.labelling import export_tasks as act
 
     chosen = form or ("csv" if file.suffix == ".csv" else "label-studio")
     with services(root) as opened:
-        result = act(opened, file, queue=queue, form=chosen, images=images)
+        result = act(opened, file, queue=queue, form=chosen, images=images, image_url=image_url)
     emit(result, as_json, f"{result['tasks']} tasks in {file}")
 
 

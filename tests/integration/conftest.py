@@ -251,6 +251,42 @@ def services(product: Product) -> Iterator[Services]:
         yield opened
 
 
+@pytest.fixture
+def apart(product: Product) -> Iterator[Services]:
+    """The product's services on a copy of its database: what is done there does not reach the other tests.
+
+    Give a command its address as DATABASE_URL: `apart.workspace.settings.database_url`.
+    """
+    import psycopg2
+
+    from components.operations.services import open_services
+    from components.settings import Settings
+    from components.store.embedded import EmbeddedPostgres
+
+    server = EmbeddedPostgres(product.state)
+    server.start()
+    admin = psycopg2.connect(server.url("postgres").replace("+psycopg2", ""))
+    admin.autocommit = True
+    with admin.cursor() as cursor:
+        cursor.execute("CREATE DATABASE apart TEMPLATE perennial")
+        with open_services(product.root, Settings(database_url=server.url("apart"))) as opened:
+            yield opened
+        cursor.execute("DROP DATABASE apart WITH (FORCE)")
+    admin.close()
+
+
+@pytest.fixture(scope="session")
+def score_month() -> Callable[[Services, str, datetime], None]:
+    """A function of (services, batch, when) that scores all digits as one batch of that moment."""
+
+    def score(services: Services, batch: str, at: datetime) -> None:
+        from components.operations.batches import score_source
+
+        score_source(services, "digits", batch_id=batch, now=at)
+
+    return score
+
+
 class ForkedOperations:
     """Operations in children of `forked_operations.py`; see there. Every child is waited for."""
 

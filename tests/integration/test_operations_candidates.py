@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from components.operations.renewal import Attempt, another_candidate
+from components.operations.attempt import Attempt
+from components.operations.renewal import another_candidate
 from components.params import Params
 from components.store import ledger
 from components.store.database import Database
@@ -37,7 +38,9 @@ def test_only_a_fall_in_a_class_that_did_not_alarm_is_worth_another_candidate(
     database: Database, failed: tuple[str, ...], candidate: int, expected: bool
 ) -> None:
     services: Any = SimpleNamespace(database=database, workspace=SimpleNamespace(params=Params()))
-    attempt = Attempt(request=1, number=1, cause="accuracy", reason="r", alarmed={"cat": []}, candidate=candidate)
+    attempt = Attempt(
+        request=1, number=1, worker="w", cause="accuracy", reason="r", alarmed={"cat": []}, candidate=candidate
+    )
     assert another_candidate(services, attempt, 2, verdict(*failed), now=NOW) is expected
     noted = [(e["kind"], e["action"], e["model_version"]) for e in ledger.history(database, limit=5)]
     assert noted == ([("gate", "another", 2)] if expected else [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,33 +17,6 @@ pytestmark = [pytest.mark.xdist_group("workspace"), pytest.mark.timeout(1800), p
 
 REFERENCE, LATER = "2020-01", "2020-02"  # long closed, and nobody else's
 BROKEN, CALLED = "3", "8"
-
-
-@pytest.fixture
-def apart(product: Any) -> Iterator[Any]:
-    """The product's services on a copy of its database: what is judged here must not reach the other tests."""
-    import psycopg2
-
-    from components.operations.services import open_services
-    from components.settings import Settings
-    from components.store.embedded import EmbeddedPostgres
-
-    server = EmbeddedPostgres(product.state)
-    server.start()
-    admin = psycopg2.connect(server.url("postgres").replace("+psycopg2", ""))
-    admin.autocommit = True
-    with admin.cursor() as cursor:
-        cursor.execute("CREATE DATABASE monitors TEMPLATE perennial")
-        with open_services(product.root, Settings(database_url=server.url("monitors"))) as opened:
-            yield opened
-        cursor.execute("DROP DATABASE monitors WITH (FORCE)")
-    admin.close()
-
-
-def score_month(services: Any, batch: str, at: datetime) -> None:
-    from components.operations.batches import score_source
-
-    score_source(services, "digits", batch_id=batch, now=at)
 
 
 def answer_open_tasks(services: Any, meaning: Callable[[str], str], truth: dict[str, str], at: datetime) -> None:
@@ -64,7 +37,7 @@ def count(services: Any, query: str) -> int:
 
 
 def test_two_monitors_at_the_same_moment_judge_once_and_make_one_retrain_request(
-    product: Any, apart: Any, forked: Any, digits: list[Any]
+    product: Any, apart: Any, forked: Any, digits: list[Any], score_month: Callable[..., None]
 ) -> None:
     from components.operations.judging import monitor_window
     from components.operations.labelling import draw_window
@@ -79,7 +52,12 @@ def test_two_monitors_at_the_same_moment_judge_once_and_make_one_retrain_request
     assert "reference from now on" in reference["decision"]["reason"]
 
     draw_window(apart, LATER, now=now)
-    job = {"operation": "monitor", "root": str(product.root), "window": LATER, "database_url": apart_url(product)}
+    job = {
+        "operation": "monitor",
+        "root": str(product.root),
+        "window": LATER,
+        "database_url": apart.workspace.settings.database_url,
+    }
     for judged in (1, 2):  # a first look that asks for more labels of the suspect class, and a second
         now += timedelta(days=1)
         answer_open_tasks(apart, lambda label: CALLED if label == BROKEN else label, truth, now)
@@ -96,12 +74,6 @@ def test_two_monitors_at_the_same_moment_judge_once_and_make_one_retrain_request
     assert count(apart, "SELECT count(*) FROM retrain_request") == 2  # the first model's, which is done, and this one
     assert count(apart, "SELECT count(*) FROM retrain_request WHERE finished_at IS NULL") == 1
     assert count(apart, "SELECT count(*) FROM alert WHERE key LIKE 'accuracy/%'") == 1
-
-
-def apart_url(product: Any) -> str:
-    from components.store.embedded import EmbeddedPostgres
-
-    return EmbeddedPostgres(product.state).url("monitors")
 
 
 def postmasters(product: Any) -> list[int]:

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,35 @@ def test_up_runs_the_services_that_other_commands_use_and_stops_them(
         assert EmbeddedPostgres(product.state).running()  # the first one's, which the second leaves alone
     assert up.returncode == 0
     assert perennial("down", *here).json == {"stopped": []}
+
+
+def test_prefect_moves_out_by_its_address(
+    product: Any, perennial: Callable[..., Any], start_perennial: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    here = ("--workspace", str(product.root), "--json")
+    api, log = f"http://127.0.0.1:{(port := free_port())}/api", tmp_path / "log"
+    home = {"HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("w", encoding="utf-8") as said:
+        server = subprocess.Popen(
+            command, env={"PATH": os.environ["PATH"], **home}, stdout=said, stderr=said, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: ask(f"{api}/health"), server, log)
+        assert perennial("doctor", *here, PREFECT_API_URL=api).json["prefect_api_url"] == api
+        monitored = perennial("monitor", *here, PREFECT_API_URL=api)
+        assert monitored.code == 0, monitored.err
+        assert ask(f"{api}/flow_runs/count", {}) == 1  # there, and not on a server of the command's own
+        started = partial(start_perennial, PREFECT_API_URL=api)
+        with running(started, tmp_path / "up", "up", "--port", str(free_port()), *here) as up:
+            assert first_object(up)["prefect_api_url"] == api
+            assert not (product.state / "services.json").exists()  # no server of ours was started
+        assert up.returncode == 0
+        assert ask(f"{api}/health")  # nor was theirs stopped
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def test_serve_schedules_every_deployment_and_scores_the_inbox(

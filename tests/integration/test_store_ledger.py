@@ -185,18 +185,28 @@ def test_a_second_request_joins_the_unfinished_one(database: Database) -> None:
     assert ask(database)[1]
 
 
+def expire_lease(database: Database, number: int) -> None:
+    """Put a lease's end into the past, as a minute without its worker does."""
+    with database.transaction() as connection:
+        past = "UPDATE retrain_request SET lease_until = clock_timestamp() - interval '1 second' WHERE id = :id"
+        connection.execute(text(past), {"id": number})
+
+
 def test_a_claim_excludes_others_until_its_lease_ends(database: Database) -> None:
     number, _ = ask(database)
     with ThreadPoolExecutor(8) as pool:
-        claims = list(pool.map(lambda n: requests.claim_request(database, NOW, 10, f"w{n}"), range(8)))
+        claims = list(pool.map(lambda n: requests.claim_request(database, NOW, 60, f"w{n}"), range(8)))
     (claimed,) = [claim for claim in claims if claim is not None]
-    assert claimed.id == number
+    assert (claimed.id, claimed.leased, claimed.interrupted) == (number, True, False)
     worker = claimed.claimed_by
-    assert requests.renew_lease(database, number, NOW + timedelta(minutes=5), 10, worker)
-    assert requests.claim_request(database, NOW + timedelta(minutes=14), 10, "late") is None
-    taken = requests.claim_request(database, NOW + timedelta(minutes=16), 10, "late")
+    assert requests.renew_lease(database, number, 60, worker)
+    # Whatever day the caller says it is: leases run on the server's clock.
+    assert requests.claim_request(database, NOW + timedelta(days=365), 60, "late") is None
+    expire_lease(database, number)
+    assert requests.current_request(database).interrupted
+    taken = requests.claim_request(database, NOW + timedelta(minutes=16), 60, "late")
     assert (taken.id, taken.claimed_by, taken.attempts) == (number, "late", 2)
-    assert not requests.renew_lease(database, number, NOW, 10, worker)
+    assert not requests.renew_lease(database, number, 60, worker)
     with pytest.raises(ConflictError, match="is claimed by late"):
         requests.finish_request(database, number, "done", "", NOW, worker=worker)
     requests.finish_request(database, number, "done", "", NOW, worker="late")
@@ -204,6 +214,14 @@ def test_a_claim_excludes_others_until_its_lease_ends(database: Database) -> Non
         requests.finish_request(database, number, "failed", "", NOW)
     with pytest.raises(ConflictError, match="does not exist"):
         requests.finish_request(database, 999, "failed", "", NOW)
+
+
+def test_a_worker_that_was_only_slow_keeps_its_claim(database: Database) -> None:
+    number, _ = ask(database)
+    requests.claim_request(database, NOW, 60, "slow")
+    expire_lease(database, number)
+    assert requests.renew_lease(database, number, 60, "slow")
+    assert requests.claim_request(database, NOW, 60, "late") is None
 
 
 def test_attempts_count_what_began_and_was_not_refused(database: Database) -> None:

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from components.operations.renewal import Attempt, set_restart
+from components.operations.attempt import Attempt
+from components.operations.renewal import set_restart
 from components.params import load_params
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "params.yaml"
@@ -40,7 +41,12 @@ def test_nothing_is_written_where_nothing_changes(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == "train: {seed: 3}\n"
 
 
-def test_each_candidate_of_an_attempt_has_a_run_of_its_own() -> None:
-    first = Attempt(request=3, number=1, cause="accuracy", reason="r", alarmed={})
+def test_equal_inputs_of_a_request_share_a_run_and_each_candidate_has_its_own() -> None:
+    first = Attempt(request=3, number=1, worker="w", cause="accuracy", reason="r", alarmed={})
+    again = Attempt.from_json(first.as_json() | {"number": 2, "worker": "another"})
     second = Attempt.from_json(first.as_json() | {"candidate": 1})
-    assert (first.key, second.key) == ("request-3-attempt-1", "request-3-attempt-1-candidate-2")
+    assert first.run_key(b"data", b"params").startswith("request-3-")
+    assert first.run_key(b"data", b"params") == again.run_key(b"data", b"params")
+    keys = [first.run_key(b"data", b"params"), first.run_key(b"data", b"other"), first.run_key(b"dat", b"aparams")]
+    assert len({*keys, second.run_key(b"data", b"params")}) == 4
+    assert second.run_key(b"data", b"params") == keys[0] + "-candidate-2"

@@ -173,6 +173,7 @@ class Labelling(Section):
     max_labels: Positive = 20_000
     training_queue: Annotated[int, Field(ge=0)] = 200
     answers_per_task: Positive = 1
+    check_share: Share = 0.1
     judge_at_response: OpenShare = 0.9
     judge_after_days: Annotated[float, Field(gt=0)] = 7.0
     lease_minutes: Annotated[float, Field(gt=0)] = 20.0

@@ -73,6 +73,7 @@ class DemoRun:
         label(workspace, window.name, now)
         now += ANSWERS_TAKE
         self._answer("accuracy", truth, now)
+        self._answer("check", truth, now)
         segment = monitor(workspace, window.name, now)[0]
         if segment["decision"]["action"] == "ask-labels":
             self._tell(f"{window.name}: {segment['decision']['reason']}")

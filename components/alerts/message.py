@@ -67,11 +67,13 @@ def accuracy_alert(
     decision: Decision,
     *,
     images_asked: int = 0,
+    note: str = "",
     links: Mapping[str, str] | None = None,
 ) -> Alert:
     """Return the alert for a window in which classes fell: `decision` says what was made of it.
 
-    images_asked: how many images of these classes were put into the training queue.
+    images_asked: how many images of these classes were put into the training queue. note: what is known of the
+    annotators' errors.
     """
     fallen = [c for c in classes if c.state is ClassState.ALARM]
     names = _named([c.name for c in fallen])
@@ -82,7 +84,9 @@ def accuracy_alert(
         title=f"Accuracy fell in {window}: {names}",
         happened=f"model {model_version} got worse in {names} in window {window}: "
         + "; ".join(f"{c.name}: {', '.join(c.reasons)}" for c in fallen[:NAMED_AT_MOST]),
-        sure="95 % intervals: " + "; ".join(_intervals(c) for c in fallen[:NAMED_AT_MOST]),
+        sure="95 % intervals: "
+        + "; ".join(_intervals(c) for c in fallen[:NAMED_AT_MOST])
+        + (f". {note[0].upper()}{note[1:]}; the verdict compares answers with the reference's answers" if note else ""),
         done=f"no retraining was started: {decision.reason}"
         if refused
         else f"a retraining was requested, and {images_asked} images of these classes are asked for to learn from",

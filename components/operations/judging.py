@@ -8,26 +8,42 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from components.monitoring.accuracy import Estimates, estimate
+from components.monitoring.annotator_error import AnnotatorError, annotator_error, corrected, describe
+from components.monitoring.evidence import judgement_inputs
 from components.monitoring.policy import Judgement, ReferenceLevel, Stage, judge, reference_from, significantly_better
 from components.operations import reactions
 from components.operations.drift_watch import watch_drift
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle, latest_closed
+from components.params import Monitor
 from components.records import ClassAccuracy, ClassState, Decision, StratumCounts, Window, require_utc
-from components.store import labelling, ledger, monitoring, predictions, requests
+from components.store import checks, labelling, ledger, monitoring, predictions, requests
 from components.store.database import Store
 
 LOCK_WAIT_SECONDS = 600.0
+CHECKS_COUNT = timedelta(days=365)
+"""How long an image that was answered twice tells about the annotators."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """One segment under judgement: a window's predictions of one model, their counts and estimates."""
+    """One segment under judgement: a window's predictions of one model, their counts and estimates.
+
+    pairs, error: what images answered by two people say of the annotators. Verdicts compare answers with answers, those
+    of the reference; what people are shown is corrected.
+    """
 
     window: Window
     segment: predictions.Segment
     counts: StratumCounts
     estimates: Estimates
+    pairs: int
+    error: AnnotatorError | None
+
+    @property
+    def note(self) -> str:
+        """Return in words what is known of the annotators' errors."""
+        return describe(self.pairs, self.error)
 
 
 def monitor_window(services: Services, window_name: str | None, *, now: datetime) -> list[dict[str, Any]]:
@@ -47,12 +63,17 @@ def monitor_window(services: Services, window_name: str | None, *, now: datetime
 
 def _monitor_segment(services: Services, window: Window, segment: predictions.Segment, now: datetime) -> dict[str, Any]:
     counts = labelling.counts(services.database, window, segment.model_version)
-    watched = Watched(window, segment, counts, estimate(counts))
+    estimates = estimate(counts)
+    pairs, differing = checks.answer_pairs(services.database, since=now - CHECKS_COUNT)
+    error = annotator_error(pairs, differing, len(estimates.classes))
+    watched = Watched(window, segment, counts, estimates, pairs, error)
     drift = watch_drift(services, window, segment, now=now)
     classes, decision = _judge(services, watched, now)
+    accuracy = corrected(estimates, error).accuracy if error else estimates.accuracy
     overall = {
-        "accuracy": watched.estimates.accuracy.as_json() if watched.estimates.accuracy else None,
-        "calibration_error": watched.estimates.calibration_error,
+        "accuracy": accuracy.as_json() if accuracy else None,
+        "calibration_error": estimates.calibration_error,
+        "annotators": {"error": error.as_json() if error else None, "note": watched.note},
     }
     found = [c.as_json() for c in classes]
     monitoring.save_estimates(services.database, window, segment.model_version, found, now=now, overall=overall)
@@ -65,6 +86,7 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
         "labels": int(counts.labelled.sum()),
         "overall": overall["accuracy"],
         "calibration_error": overall["calibration_error"],
+        "annotators": overall["annotators"],
         "classes": found,
         "drift": [finding.as_json() for finding in drift],
         "decision": decision.as_json(),
@@ -80,21 +102,32 @@ def _judge(services: Services, watched: Watched, now: datetime) -> tuple[tuple[C
     recorded = monitoring.judgements(services.database, window, version)
     if recorded and recorded[-1].payload["final"]:
         last = recorded[-1]
-        today = judge(watched.estimates, watched.counts, level, rules, "topped-up")
+        today = _judged(watched, level, rules, "topped-up")
         classes, decision = _as_recorded(today, last.payload)
-        reactions.follow_up(services, window, version, classes, decision, now=now)  # a crash may have cut it short
+        # A crash may have cut it short.
+        reactions.follow_up(services, window, version, classes, decision, note=watched.note, now=now)
         return classes, decision
     stage: Stage = "topped-up" if recorded else "first"
-    judgement = judge(watched.estimates, watched.counts, level, rules, stage)
+    judgement = _judged(watched, level, rules, stage)
     waiting = _not_due(services, watched, len(recorded) + 1, now)
     if waiting:
         return judgement.classes, Decision("none", reason=waiting)
     if level is None:
         return _set_reference(services, watched, judgement, now)
-    _record(services, watched, judgement, len(recorded) + 1, now)
+    _record(services, watched, level, judgement, len(recorded) + 1, now)
     if judgement.final and not judgement.suspects and significantly_better(watched.estimates, level, rules):
         _replace_reference(services, watched, now)
     return judgement.classes, judgement.decision
+
+
+def _judged(watched: Watched, level: ReferenceLevel | None, rules: Monitor, stage: Stage) -> Judgement:
+    """Return the judgement, its classes with the estimates that people are shown."""
+    judgement = judge(watched.estimates, watched.counts, level, rules, stage)
+    if watched.error is None:
+        return judgement
+    shown = corrected(watched.estimates, watched.error)
+    classes = zip(judgement.classes, shown.precision, shown.recall, strict=True)
+    return replace(judgement, classes=tuple(replace(c, precision=p, recall=r) for c, p, r in classes))
 
 
 def _not_due(services: Services, watched: Watched, round_no: int, now: datetime) -> str | None:
@@ -113,7 +146,9 @@ def _not_due(services: Services, watched: Watched, round_no: int, now: datetime)
     return f"waiting for answers: {response.answered} of {response.drawn} tasks of draw {round_no}"
 
 
-def _record(services: Services, watched: Watched, judgement: Judgement, round_no: int, now: datetime) -> None:
+def _record(
+    services: Services, watched: Watched, level: ReferenceLevel, judgement: Judgement, round_no: int, now: datetime
+) -> None:
     window, version = watched.window, watched.segment.model_version
     payload = {
         "final": judgement.final,
@@ -128,18 +163,24 @@ def _record(services: Services, watched: Watched, judgement: Judgement, round_no
     with services.database.transaction() as connection:
         first = monitoring.record_judgement(connection, window, version, round_no, payload, now=now)
         if first:  # else the lock was lost with its connection, and another monitor was quicker
-            _announce(connection, watched, judgement, payload, now)
+            _announce(connection, watched, level, judgement, payload, now)
     if judgement.final:
-        reactions.follow_up(services, window, version, judgement.classes, decision, now=now)
+        reactions.follow_up(services, window, version, judgement.classes, decision, note=watched.note, now=now)
 
 
 def _announce(
-    connection: Store, watched: Watched, judgement: Judgement, payload: Mapping[str, Any], now: datetime
+    connection: Store,
+    watched: Watched,
+    level: ReferenceLevel,
+    judgement: Judgement,
+    payload: Mapping[str, Any],
+    now: datetime,
 ) -> None:
     window, version, decision = watched.window, watched.segment.model_version, judgement.decision
     ledger.record(
         connection, kind="judgement", actor="monitor", action=decision.action, reason=decision.reason,
-        classes=decision.classes, window=window.name, model_version=version, evidence=decision.evidence, now=now,
+        classes=decision.classes, window=window.name, model_version=version, now=now,
+        evidence={**decision.evidence, **judgement_inputs(watched.counts, level)},
     )  # fmt: skip
     if decision.action == "retrain":
         requests.open_request(

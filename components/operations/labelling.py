@@ -18,14 +18,15 @@ from components.monitoring.sampling import allocate, budget
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle, latest_closed, require_closed
 from components.records import LabelAnswer, LabelTask, StratumCounts, Window
-from components.store import labelling, monitoring, predictions
+from components.store import checks, labelling, monitoring, predictions
 from components.store.ledger import record
 
 
 def draw_window(services: Services, window_name: str | None, *, now: datetime) -> dict[str, Any]:
     """Close a window and draw each segment's accuracy sample; a drawn one stays as it is.
 
-    The first complete window of the service is drawn at `reference_factor` times the budget.
+    The first complete window of the service is drawn at `reference_factor` times the budget. A share of the tasks is
+    asked again in the check queue, of other people: from that it is known how often answers are wrong.
     Raises RefusedError for a window that cannot be closed yet, with the reason.
     """
     rules = services.workspace.params.labelling
@@ -44,12 +45,16 @@ def draw_window(services: Services, window_name: str | None, *, now: datetime) -
             services.database, window, segment.model_version,
             allocate=sizes, kind="reference" if reference else "regular", budget=n, now=now,
         )  # fmt: skip
+        asked_twice = checks.fill_check_queue(
+            services.database, window, segment.model_version, share=rules.check_share, now=now
+        )
         draws.append(
             {
                 "model_version": segment.model_version,
                 "kind": "reference" if reference else "regular",
                 "predictions": segment.predictions,
                 "tasks": tasks,
+                "checks": asked_twice,
             }
         )
     result = {"window": window.name, "draws": draws}

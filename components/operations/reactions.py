@@ -21,9 +21,13 @@ def follow_up(
     classes: Sequence[ClassAccuracy],
     decision: Decision,
     *,
+    note: str,
     now: datetime,
 ) -> None:
-    """Bring about what a final judgement asks for; what is there already stays, so a crash is made good by a rerun."""
+    """Bring about what a final judgement asks for; what is there already stays, so a crash is made good by a rerun.
+
+    note: what the alert is to say about the estimates beside their intervals.
+    """
     if decision.action != "retrain":
         for alert in open_alerts(services, ACCURACY):
             recover(services, alert["key"], recovered_alert(alert["title"], alert["key"]), now=now)
@@ -33,9 +37,8 @@ def follow_up(
         limit=services.workspace.params.labelling.training_queue,
     )  # fmt: skip
     links = report_links(services, window, version)
-    send_once(
-        services, accuracy_alert(window.name, version, classes, decision, images_asked=asked, links=links), now=now
-    )
+    fallen = accuracy_alert(window.name, version, classes, decision, images_asked=asked, note=note, links=links)
+    send_once(services, fallen, now=now)
 
 
 def on_drift(

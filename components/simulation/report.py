@@ -70,6 +70,7 @@ def _context(months: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) ->
         "scenario": summary.get("scenario", {}),
         "months": [(month, story.month_events(month, changes, place)) for place, month in enumerate(months)],
         "coverage": story.coverage(months),
+        "annotators_note": months[-1].get("annotators", {}).get("note") if months else None,
         "accuracy_charts": {
             "wide": accuracy_chart(months, changes, WIDE),
             "narrow": accuracy_chart(months, changes, NARROW),

@@ -91,7 +91,9 @@ _SETTLED = text(
 _IN_USE = text(
     """
 SELECT DISTINCT t.month FROM label_task t JOIN class_list c ON c.id = t.class_list_id
-WHERE (t.state = 'settled' AND t.exported_in IS NULL AND t.settled_answer = ANY(c.classes))
+WHERE (
+        t.state = 'settled' AND t.exported_in IS NULL AND t.settled_answer = ANY(c.classes) AND t.queue <> 'check'
+    )
     OR (t.state <> 'settled' AND t.created_at >= :since)
 """
 )

@@ -9,10 +9,12 @@ import click
 
 from flows.commands.options import at_option, emit, prepare_flows, services, table, verb, window_option
 
+QUEUES = ["accuracy", "check", "training"]
+
 
 @click.group()
 def label() -> None:
-    """The accuracy sample and the training queue: draw, show, hand out and take in."""
+    """The accuracy sample, its checks and the training queue: draw, show, hand out and take in."""
 
 
 @label.command(epilog="Example: perennial label draw --window 2026-10")
@@ -25,12 +27,13 @@ def draw(root: Path, as_json: bool, now: datetime, window: str | None) -> None:
     from flows.label import label as flow
 
     result = flow(workspace, window, now)
-    rows = [(d["model_version"], d["kind"], d["predictions"], d["tasks"]) for d in result["draws"]]
-    emit(result, as_json, [f"window {result['window']}", table(("model", "draw", "predictions", "tasks"), rows)])
+    rows = [(d["model_version"], d["kind"], d["predictions"], d["tasks"], d["checks"]) for d in result["draws"]]
+    header = ("model", "draw", "predictions", "tasks", "asked twice")
+    emit(result, as_json, [f"window {result['window']}", table(header, rows)])
 
 
 @label.command(epilog="Example: perennial label queue --queue training")
-@click.option("--queue", default="accuracy", type=click.Choice(["accuracy", "training"]), show_default=True)
+@click.option("--queue", default="accuracy", type=click.Choice(QUEUES), show_default=True)
 @click.option("--limit", default=20, show_default=True)
 @verb
 def queue(root: Path, as_json: bool, queue: str, limit: int) -> None:
@@ -45,7 +48,7 @@ def queue(root: Path, as_json: bool, queue: str, limit: int) -> None:
 
 @label.command(name="export", epilog="Example: perennial label export tasks.json --format label-studio")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--queue", default="accuracy", type=click.Choice(["accuracy", "training"]), show_default=True)
+@click.option("--queue", default="accuracy", type=click.Choice(QUEUES), show_default=True)
 @click.option(
     "--format", "form", default=None, type=click.Choice(["csv", "label-studio"]), help="[default: by FILE's name]"
 )

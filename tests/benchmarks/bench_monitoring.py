@@ -176,9 +176,9 @@ def estimator_rows(kind: str, months: int, run: Callable[..., Iterable[Any]]) ->
         rmse = float(np.sqrt(np.nanmean((100 * table[f"precision error {budget}"]) ** 2)))
         uniform = float(np.sqrt(np.nanmean((100 * table[f"uniform error {budget}"]) ** 2)))
         limit = rmse_wanted if kind == "quiet" else None
-        rows.append(_at_most(f"{kind}, n={budget}: RMSE of precision, points", rmse, limit))
+        rows.append(at_most(f"{kind}, n={budget}: RMSE of precision, points", rmse, limit))
         rows.append(
-            _at_most(f"{kind}, n={budget}: RMSE over uniform's", rmse / uniform, 0.85 if budget == 500 else None)
+            at_most(f"{kind}, n={budget}: RMSE over uniform's", rmse / uniform, 0.85 if budget == 500 else None)
         )
     off = abs(100 * float(table["unweighted error"].mean()))
     rows.append((f"{kind}: unweighted half-least-confident mean is off by, points", f"{off:.1f}", ">= 15", off >= 15))
@@ -233,14 +233,14 @@ def quiet_rows(years: int, run: Callable[..., Iterable[Any]]) -> list[Row]:
         of_years = 100 * float((table[..., 0] > 0).any(axis=1).mean())
         demanded = n >= 500
         limit = (1.5 if demanded else None) if name == "precision rule" else 2.5
-        rows.append(_at_most(f"n={n}, {name}: false-alarm months, %", months, limit))
+        rows.append(at_most(f"n={n}, {name}: false-alarm months, %", months, limit))
         rows.append(
-            _at_most(
+            at_most(
                 f"n={n}, {name}: false-alarm years, %", of_years, 12 if demanded and name == "precision rule" else None
             )
         )
         limit = 200 if name == "precision rule" else 300
-        rows.append(_at_most(f"n={n}, {name}: further labels a quiet month", float(table[..., 1].mean()), limit))
+        rows.append(at_most(f"n={n}, {name}: further labels a quiet month", float(table[..., 1].mean()), limit))
     return rows
 
 
@@ -255,7 +255,7 @@ def detection_rows(kind: str, trials: int, run: Callable[..., Iterable[Any]]) ->
         shares = 100 * found[:, 0].mean(), 100 * found.any(axis=1).mean()
         for label, share, at in (("in month 1", shares[0], 0), ("by month 3", shares[1], 1)):
             demanded = DETECTION[kind][position][at] if kind in DETECTION else None
-            rows.append(_at_least(f"{kind}, n={n}: found {label}, %", share, demanded, slack=4))
+            rows.append(at_least(f"{kind}, n={n}: found {label}, %", share, demanded, slack=4))
     return rows
 
 
@@ -307,8 +307,8 @@ def many_rows(classes: int, predictions: int, months: int, run: Callable[..., It
     table = np.array(list(run(work, range(months))), dtype=float)
     name = f"K={classes}, precision rule, {months} months"
     return [
-        _at_most(f"{name}: false classes a month", float(table[:, 0].mean()), 0.25),
-        _at_most(f"{name}: further labels a quiet month", float(table[:, 1].mean()), None),
+        at_most(f"{name}: false classes a month", float(table[:, 0].mean()), 0.25),
+        at_most(f"{name}: further labels a quiet month", float(table[:, 1].mean()), None),
     ]
 
 
@@ -350,9 +350,9 @@ def drift_rows(repeats: int) -> list[Row]:
                 name = f"drift, K={classes}, n={size:,}, {points:g} points: flagged, %"
                 must_find = points >= 5 if classes == 10 else points >= 10 and size >= 100_000
                 if points <= 2:
-                    rows.append(_at_most(name, share, 1.0))
+                    rows.append(at_most(name, share, 1.0))
                 else:
-                    rows.append(_at_least(name, share, 99 if must_find else None))
+                    rows.append(at_least(name, share, 99 if must_find else None))
     states = [
         minimum_effect_test([50, 50, 0], [40, 40, 20], 0.05).state,
         minimum_effect_test([50, 30, 20], [50, 50, 0], 0.05).state,
@@ -370,7 +370,7 @@ def drift_rows(repeats: int) -> list[Row]:
 # --- printing ---------------------------------------------------------------------------------------------------------
 
 
-def _at_most(name: str, reached: float, limit: float | None) -> Row:
+def at_most(name: str, reached: float, limit: float | None) -> Row:
     return (
         name,
         f"{reached:.2f}",
@@ -379,7 +379,7 @@ def _at_most(name: str, reached: float, limit: float | None) -> Row:
     )
 
 
-def _at_least(name: str, reached: float, wanted: float | None, slack: float = 0) -> Row:
+def at_least(name: str, reached: float, wanted: float | None, slack: float = 0) -> Row:
     shown = "-" if wanted is None else f"{wanted:g}" + (f" - {slack:g}" if slack else "")
     return name, f"{reached:.1f}", shown, None if wanted is None else reached >= wanted - slack
 
@@ -390,7 +390,7 @@ def show(rows: list[Row]) -> int:
     for name, reached, demanded, ok in rows:
         mark = "" if ok is None else "reached" if ok else "MISSED"
         missed += mark == "MISSED"
-        print(f"{name:<72}{reached:>10}{demanded:>14}  {mark}", flush=True)
+        print(f"{name:<72}{reached:>16}{demanded:>14}  {mark}", flush=True)
     return missed
 
 

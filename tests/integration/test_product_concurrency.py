@@ -39,6 +39,7 @@ def count(services: Any, query: str) -> int:
 def test_two_monitors_at_the_same_moment_judge_once_and_make_one_retrain_request(
     product: Any, apart: Any, forked: Any, digits: list[Any], score_month: Callable[..., None]
 ) -> None:
+    from components.monitoring.evidence import judge_again
     from components.operations.judging import monitor_window
     from components.operations.labelling import draw_window
 
@@ -71,6 +72,12 @@ def test_two_monitors_at_the_same_moment_judge_once_and_make_one_retrain_request
             break
     assert BROKEN in one["decision"]["classes"]
     assert one["decision"] == other["decision"]
+    asked = (
+        f"SELECT evidence FROM decision WHERE window_name = '{LATER}' AND kind = 'judgement' ORDER BY id DESC LIMIT 1"
+    )
+    with apart.database.transaction() as connection:
+        again = judge_again(connection.execute(text(asked)).scalar_one())
+    assert again.decision.as_json() == one["decision"]  # the ledger's row alone leads to it
     assert count(apart, "SELECT count(*) FROM retrain_request") == 2  # the first model's, which is done, and this one
     assert count(apart, "SELECT count(*) FROM retrain_request WHERE finished_at IS NULL") == 1
     assert count(apart, "SELECT count(*) FROM alert WHERE key LIKE 'accuracy/%'") == 1

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from components.alerts.channels import deliver
 from components.alerts.message import Alert
+from components.alerts.runbook import section_of, write_runbook
 from components.operations.services import Services
+from components.operations.workspace import template_folder
 from components.store import alerts_log
 
 logger = logging.getLogger(__name__)
 
 LOOKED_BACK = 500
+RUNBOOK = Path("infra") / "runbook.md"
 
 
 def send(services: Services, alert: Alert, *, now: datetime) -> bool:
     """Deliver `alert` unless one with its key is open already; return whether it went out."""
+    alert = replace(alert, links={**alert.links, **_runbook_link(services, alert.key)})
     new = alerts_log.record_alert(
         services.database, alert.key, level=str(alert.level), title=alert.title, body=alert.body, now=now
     )
@@ -46,6 +52,20 @@ def recover(services: Services, key: str, alert: Alert, *, now: datetime) -> boo
     if recovered:
         _deliver(services, alert, now)
     return recovered
+
+
+def page_address(services: Services, page: Path) -> str:
+    """Return where people open a page of the reports' folder: under `alerts.links_base`, else as a file."""
+    base = services.workspace.params.alerts.links_base
+    return f"{base.rstrip('/')}/{page.name}" if base else page.as_uri()
+
+
+def _runbook_link(services: Services, key: str) -> dict[str, str]:
+    section = section_of(key)
+    if section is None:
+        return {}
+    page = write_runbook(template_folder() / RUNBOOK, services.workspace.reports / "runbook.html")
+    return {"Runbook": f"{page_address(services, page)}#{section}"}
 
 
 def _deliver(services: Services, alert: Alert, now: datetime) -> None:

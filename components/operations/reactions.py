@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from components.alerts.message import accuracy_alert, drift_alert, recovered_alert
-from components.operations.alerting import open_alerts, recover, send_once
+from components.operations.alerting import open_alerts, page_address, recover, send_once
 from components.operations.services import Services
 from components.records import ClassAccuracy, Decision, DriftFinding, Window
 from components.store import labelling
@@ -52,6 +52,4 @@ def on_drift(
 def report_links(services: Services, window: Window, version: int) -> dict[str, str]:
     """Return the link to the window's page, where it was drawn."""
     page = services.workspace.reports / f"{window.name}-v{version}.html"
-    base = services.workspace.params.alerts.links_base
-    address = f"{base.rstrip('/')}/{page.name}" if base else page.as_uri()
-    return {"Report": address} if page.is_file() else {}
+    return {"Report": page_address(services, page)} if page.is_file() else {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +38,10 @@ def watch_drift(
             monitoring.class_counts(database, window, version),
         )
     }
-    for column, known in reference.payload["columns"].items():
-        counts = monitoring.histogram(database, window, version, column, known["edges"])
-        columns[column] = (np.asarray(known["counts"], np.int64), counts)
+    known = reference.payload["columns"]
+    edges = {column: of_column["edges"] for column, of_column in known.items()}
+    for column, counts in monitoring.histograms(database, window, version, edges).items():
+        columns[column] = (np.asarray(known[column]["counts"], np.int64), counts)
     found = findings(columns, services.workspace.params.monitor)
     monitoring.save_findings(database, window, version, found, now=now)
     if closed and reference.window != window.name:
@@ -55,11 +55,10 @@ def set_reference_from_window(
     """Freeze a closed window of the model's own predictions as its drift reference."""
     database, version = services.database, segment.model_version
     bins = services.workspace.params.monitor.drift_bins
-    columns: dict[str, Any] = {}
-    for column in COLUMNS:
-        edges = monitoring.quantile_edges(database, window, version, column, bins).tolist()
-        counts = monitoring.histogram(database, window, version, column, edges)
-        columns[column] = {"edges": edges, "counts": counts.tolist()}
+    found = monitoring.quantile_edges(database, window, version, COLUMNS, bins)
+    edges = {column: of_column.tolist() for column, of_column in found.items()}
+    counts = monitoring.histograms(database, window, version, edges)
+    columns = {column: {"edges": edges[column], "counts": counts[column].tolist()} for column in COLUMNS}
     payload = {"predicted": monitoring.class_counts(database, window, version).tolist(), "columns": columns}
     monitoring.set_drift_reference(database, version, window.name, payload, now=now)
 

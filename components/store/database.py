@@ -154,6 +154,13 @@ def copy_in(connection: Connection, statement: str, source: IO[bytes]) -> int:
         return int(cursor.rowcount)
 
 
+def copy_out(connection: Connection, statement: object, target: object) -> None:
+    """Feed what a COPY … TO STDOUT statement (psycopg2's `Composed`) gives to the `write` of `target`, in blocks."""
+    driver: Any = connection.connection.driver_connection
+    with driver.cursor() as cursor:
+        cursor.copy_expert(statement, target, COPY_BYTES)
+
+
 def _normalised(url: str) -> URL:
     try:
         parsed = make_url(url)

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql
 from components.records import IMAGE_STATISTICS, DriftFinding, JsonObject, Window, WindowLength, require_utc
 from components.store.database import Database, Store, within
 from components.store.estimates import estimates, save_estimates
+from components.store.histograms import histogram, histograms
 from components.store.references import (
     DriftReference,
     Reference,
@@ -21,7 +22,7 @@ from components.store.references import (
     set_drift_reference,
     set_reference_level,
 )
-from components.store.rollups import class_counts, histogram, quantile_edges, rollup, sample
+from components.store.rollups import class_counts, quantile_edges, rollup, sample
 from components.store.spans import span_of
 from components.store.tables import draw, drift_finding, judgement
 from components.store.values import jsonable
@@ -39,6 +40,7 @@ __all__ = [
     "estimates",
     "findings",
     "histogram",
+    "histograms",
     "judgements",
     "quantile_edges",
     "record_judgement",

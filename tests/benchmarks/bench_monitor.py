@@ -150,14 +150,9 @@ def beside_evidently(services: Services) -> tuple[float, float]:
     assert reference is not None
 
     def ours() -> None:
-        columns = {
-            column: (
-                np.asarray(known["counts"], np.int64),
-                monitoring.histogram(services.database, BEFORE, 1, column, known["edges"]),
-            )
-            for column, known in reference.payload["columns"].items()
-        }
-        findings(columns, Monitor())
+        known = reference.payload["columns"]
+        counted = monitoring.histograms(services.database, BEFORE, 1, {c: known[c]["edges"] for c in known})
+        findings({c: (np.asarray(known[c]["counts"], np.int64), counted[c]) for c in known}, Monitor())
 
     with services.database.transaction() as connection:
         connection.execute(text("DELETE FROM histogram_daily WHERE day < '2026-10-01'"))
@@ -190,9 +185,7 @@ def measure(services: Services, root: Path, names: tuple[str, ...]) -> bool:
         draw_window(services, BEFORE.name, now=closed)
         answer_all(services, closed)
         monitor_window(services, BEFORE.name, now=closed)
-        monitoring.rollup(services.database, BIG)
-        for column, known in monitoring.drift_reference(services.database, 1).payload["columns"].items():  # type: ignore[union-attr]
-            monitoring.histogram(services.database, BIG, 1, column, known["edges"])
+        roll_up(services)
         add_batch(services, "new", datetime(2026, 10, 31, 12, tzinfo=UTC), NEW_ROWS, names)
     good = show("rollup of 1,000,000 new rows, seconds", seconds(lambda: roll_up(services)), MOST_ROLLUP_SECONDS)
     now = BIG.closes_at(48) + timedelta(days=1)
@@ -215,8 +208,8 @@ def roll_up(services: Services) -> None:
     monitoring.rollup(services.database, BIG)
     reference = monitoring.drift_reference(services.database, 1)
     assert reference is not None
-    for column, known in reference.payload["columns"].items():
-        monitoring.histogram(services.database, BIG, 1, column, known["edges"])
+    known = reference.payload["columns"]
+    monitoring.histograms(services.database, BIG, 1, {column: known[column]["edges"] for column in known})
 
 
 def main() -> int:

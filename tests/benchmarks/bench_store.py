@@ -97,7 +97,7 @@ def watch(database: Database, rows: int) -> None:
     window = Window.parse("2026-11")
     rolled = seconds(lambda: monitoring.rollup(database, window))
     print(f"rollup of {rows:,} rows:           {rolled:10.2f} s")
-    edges = monitoring.quantile_edges(database, window, 1, "brightness", 20)
+    edges = monitoring.quantile_edges(database, window, 1, ["brightness"], 20)["brightness"]
     counted = seconds(lambda: monitoring.histogram(database, window, 1, "brightness", edges))
     print(f"histogram of one column:           {counted:10.2f} s, again "
           f"{seconds(lambda: monitoring.histogram(database, window, 1, 'brightness', edges)):.3f} s")  # fmt: skip

@@ -19,7 +19,7 @@ from components.records import (
     ScoredChunk,
     Window,
 )
-from components.store import labelling, monitoring, predictions, reading
+from components.store import histograms, labelling, monitoring, predictions, reading, rollups
 from components.store.champions import register_model
 from components.store.database import Database
 from components.store.predictions import Batch
@@ -76,6 +76,20 @@ def test_a_histogram_counts_half_open_cells(database: Database, fill_batch: Call
     assert monitoring.histogram(database, NOVEMBER, 1, name, []).tolist() == [400]
 
 
+@pytest.mark.parametrize("block", [1, 100, 4096])
+def test_every_value_is_counted_however_the_stream_is_cut(
+    database: Database, fill_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    fill_batch("b1", 300)
+    fill_batch("b2", 200, scored_at=NOW - timedelta(days=3), seed=1)
+    edges = {"brightness": [0.2, 0.5], "contrast": [0.4], "bytes": []}
+    monkeypatch.setattr(histograms._Counter, "BLOCK_BYTES", block)
+    counted = monitoring.histograms(database, NOVEMBER, 1, edges)
+    for name, of_column in edges.items():
+        cells = np.searchsorted(np.float32(of_column), column(database, name), side="right")
+        np.testing.assert_array_equal(counted[name], np.bincount(cells, minlength=len(of_column) + 1))
+
+
 def test_missing_values_leave_the_histogram_and_are_not_read_again(
     database: Database, model: ModelVersion, make_chunk: Callable[..., ScoredChunk]
 ) -> None:
@@ -91,7 +105,7 @@ def test_missing_values_leave_the_histogram_and_are_not_read_again(
         assert connection.scalar(text("SELECT n FROM histogram_daily WHERE bin = -1")) == 1
         connection.execute(text("UPDATE prediction SET contrast = 0.9"))
     assert monitoring.histogram(database, NOVEMBER, 1, "contrast", [0.5]).tolist() == [2, 1]
-    edges = monitoring.quantile_edges(database, NOVEMBER, 1, "brightness", 4)
+    edges = monitoring.quantile_edges(database, NOVEMBER, 1, ["brightness"], 4)["brightness"]
     assert len(edges) == 3
 
 
@@ -105,11 +119,11 @@ def test_an_unknown_column_and_descending_edges_are_refused(
 
 def test_quantile_edges_cut_into_equal_shares(database: Database, fill_batch: Callable[..., Batch]) -> None:
     fill_batch("b1", 1000)
-    edges = monitoring.quantile_edges(database, NOVEMBER, 1, "brightness", 10)
+    edges = monitoring.quantile_edges(database, NOVEMBER, 1, ["brightness"], 10)["brightness"]
     counts = monitoring.histogram(database, NOVEMBER, 1, "brightness", edges)
     assert len(edges) == 9
     assert np.abs(counts - 100).max() <= 2
-    assert len(monitoring.quantile_edges(database, Window.parse("2025-01"), 1, "brightness", 10)) == 0
+    assert len(monitoring.quantile_edges(database, Window.parse("2025-01"), 1, ["brightness"], 10)["brightness"]) == 0
 
 
 def test_sampled_rows_are_bounded_named_and_always_the_same(
@@ -123,6 +137,22 @@ def test_sampled_rows_are_bounded_named_and_always_the_same(
     again = monitoring.sample_rows(database, NOVEMBER, None, 100)
     np.testing.assert_array_equal(rows["confidence"], again["confidence"])
     assert len(monitoring.sample_rows(database, Window.parse("2025-01"), None, 10)["predicted"]) == 0
+
+
+def test_a_small_share_found_by_the_index_is_the_one_a_pass_over_the_table_finds(
+    database: Database, fill_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(4):
+        fill_batch(f"b{n}", 500, seed=n)
+    fill_batch("older", 500, scored_at=NOW - timedelta(days=40))
+    found = []
+    for share in (0.0, 1.1):  # never by the index, always
+        monkeypatch.setattr(rollups, "INDEXED_SHARE", share)
+        found.append(monitoring.sample_rows(database, NOVEMBER, 1, 60))
+    assert 40 <= len(found[0]["predicted"]) <= 60
+    assert found[0]["predicted"] == found[1]["predicted"]
+    for name in ("confidence", "brightness", "bytes"):
+        np.testing.assert_array_equal(found[0][name], found[1][name])
 
 
 def test_memory_does_not_grow_with_the_table(database: Database, fill_batch: Callable[..., Batch]) -> None:

@@ -195,7 +195,7 @@ class Monitor(Section):
     drift_alpha: OpenShare = 0.01
     drift_v: OpenShare = 0.05
     drift_bins: Annotated[int, Field(ge=2)] = 20
-    report_rows: Annotated[int, Field(ge=100, le=100_000)] = 50_000
+    report_rows: Annotated[int, Field(ge=100, le=50_000)] = 20_000
     report_days: Positive = 90
 
 

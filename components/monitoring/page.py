@@ -9,6 +9,8 @@ from __future__ import annotations
 import html
 import math
 import os
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,13 +19,48 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.errors import DataError
+from components.errors import DataError, ServiceError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+DRAWING_SECONDS = 600.0
 # Evidently writes values into a script block as they are: a class named </script> would end it.
 HARMLESS = str.maketrans({"<": "‹", ">": "›", "&": "＆", "\\": "＼", '"': "”", "'": "’", "`": "’"})
+
+
+def write_page_apart(
+    path: Path,
+    *,
+    reference: Mapping[str, Sequence[Any] | np.ndarray],
+    window: Mapping[str, Sequence[Any] | np.ndarray],
+    title: str,
+    report_rows: int,
+) -> Path:
+    """Write the page as `write_page` does, in a process of its own: Evidently's memory is given back with it.
+
+    Raises ServiceError with what that process said last, where it fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = {
+        f"{side} {name}": np.asarray(values)
+        for side, of_side in (("reference", reference), ("window", window))
+        for name, values in of_side.items()
+    }
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        rows = Path(folder) / "rows.npz"
+        np.savez(rows, allow_pickle=False, **columns)
+        command = [sys.executable, "-m", "components.monitoring.page", str(rows), str(path), title, str(report_rows)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DRAWING_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise ServiceError(
+                f"{path.name} was not drawn within {DRAWING_SECONDS:.0f} s; lower report_rows"
+            ) from error
+    if done.returncode != 0:
+        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise ServiceError(f"{path.name} could not be drawn: {said[:500]}")
+    return path
 
 
 def write_page(
@@ -122,6 +159,19 @@ def _evidently_html(before: pd.DataFrame, now: pd.DataFrame, numbers: Sequence[s
         return str(result.get_html_str(as_iframe=False))
 
 
+def main(arguments: Sequence[str]) -> None:
+    """Draw the page of `write_page_apart`: its rows, its path, its title and how many rows."""
+    rows, path, title, report_rows = arguments
+    sides: dict[str, dict[str, np.ndarray]] = {"reference": {}, "window": {}}
+    with np.load(rows, allow_pickle=False) as columns:
+        for key in columns.files:
+            side, _, name = key.partition(" ")
+            sides[side][name] = columns[key]
+    write_page(
+        Path(path), reference=sides["reference"], window=sides["window"], title=title, report_rows=int(report_rows)
+    )
+
+
 def _rows(side: dict[str, np.ndarray]) -> int:
     return max((len(values) for values in side.values()), default=0)
 
@@ -136,3 +186,7 @@ def _replace_atomically(path: Path, content: str) -> None:
     except OSError:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

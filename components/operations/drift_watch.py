@@ -8,6 +8,7 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
+from components.errors import ServiceError
 from components.monitoring.drift import findings, undecided
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle
@@ -64,11 +65,14 @@ def set_reference_from_window(
 
 
 def draw_page(services: Services, window: Window, version: int, reference_window: str) -> None:
-    """Write Evidently's page of a closed window, once, from bounded samples of the two windows."""
+    """Write Evidently's page of a closed window, once, from bounded samples of the two windows.
+
+    No decision rests on it: where it cannot be drawn, monitoring goes on, and the next run tries again.
+    """
     target = services.workspace.reports / f"{window.name}-v{version}.html"
     if target.is_file():
         return
-    from components.monitoring.page import write_page
+    from components.monitoring.page import write_page_apart
 
     rows = services.workspace.params.monitor.report_rows
     reference = monitoring.sample_rows(services.database, Window.parse(reference_window), None, rows)
@@ -76,4 +80,7 @@ def draw_page(services: Services, window: Window, version: int, reference_window
     if len(reference["predicted"]) == 0 or len(current["predicted"]) == 0:
         return
     title = f"Window {window.name}, model {version}, against {reference_window}"
-    write_page(target, reference=reference, window=current, title=title, report_rows=rows)
+    try:
+        write_page_apart(target, reference=reference, window=current, title=title, report_rows=rows)
+    except ServiceError as error:
+        logger.warning("%s", error)

@@ -41,6 +41,10 @@ NEW_ROWS = 1_000_000
 EVIDENTLY_ROWS = 1_000_000
 MOST_SECONDS, MOST_MEGABYTES, MOST_ROLLUP_SECONDS, LEAST_TIMES_FASTER = 10.0, 300.0, 3.0, 20.0
 
+EVIDENTLY_ALONE = (
+    "import resource, evidently, evidently.presets;"
+    "print(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))"
+)
 # One batch of predictions as a model would make them: confident and mostly right, statistics bell-shaped.
 ROWS = text(
     """
@@ -126,7 +130,8 @@ def watch(root: str) -> dict[str, float]:
     with open_services(Path(root), Settings()) as services:
         now = BIG.closes_at(48) + timedelta(days=8)
         took = seconds(lambda: monitor_window(services, BIG.name, now=now))
-    return {"seconds": took, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    used = [resource.getrusage(whose).ru_maxrss / 1024 for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {"seconds": took, "megabytes": max(used), "own megabytes": used[0]}
 
 
 def watched(root: Path) -> dict[str, float]:
@@ -186,7 +191,8 @@ def measure(services: Services, root: Path, names: tuple[str, ...]) -> bool:
         answer_all(services, closed)
         monitor_window(services, BEFORE.name, now=closed)
         roll_up(services)
-        add_batch(services, "new", datetime(2026, 10, 31, 12, tzinfo=UTC), NEW_ROWS, names)
+    new = f"new at {time.time():.0f}"  # on a day of its own: a day that received rows is counted anew
+    add_batch(services, new, datetime(2026, 10, 31, 12, tzinfo=UTC), NEW_ROWS, names)
     good = show("rollup of 1,000,000 new rows, seconds", seconds(lambda: roll_up(services)), MOST_ROLLUP_SECONDS)
     now = BIG.closes_at(48) + timedelta(days=1)
     print(f"{'draw of the month, seconds':<64}{seconds(lambda: draw_window(services, BIG.name, now=now)):>10.2f}")
@@ -196,7 +202,11 @@ def measure(services: Services, root: Path, names: tuple[str, ...]) -> bool:
     first, again = watched(root), watched(root)
     good &= show("monitor of the month, with its page, seconds", first["seconds"], MOST_SECONDS)
     print(f"{'the same again, seconds':<64}{again['seconds']:>10.2f}")
-    good &= show("monitor's peak memory, MB", first["megabytes"], MOST_MEGABYTES)
+    good &= show("peak memory of the process that judges, MB", first["own megabytes"], MOST_MEGABYTES)
+    bare = subprocess.run([sys.executable, "-c", EVIDENTLY_ALONE], capture_output=True, text=True, check=True).stdout
+    print(
+        f"{'of the one that draws the page, MB (Evidently imported: ' + bare.strip() + ')':<64}{first['megabytes']:>10.0f}"
+    )
     ours, theirs = beside_evidently(services)
     print(f"{'drift tests of 1,000,000 rows from the table, seconds':<64}{ours:>10.2f}")
     print(f"{'Evidently on the same rows from memory, seconds':<64}{theirs:>10.2f}")

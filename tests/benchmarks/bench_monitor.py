@@ -204,9 +204,8 @@ def measure(services: Services, root: Path, names: tuple[str, ...]) -> bool:
     print(f"{'the same again, seconds':<64}{again['seconds']:>10.2f}")
     good &= show("peak memory of the process that judges, MB", first["own megabytes"], MOST_MEGABYTES)
     bare = subprocess.run([sys.executable, "-c", EVIDENTLY_ALONE], capture_output=True, text=True, check=True).stdout
-    print(
-        f"{'of the one that draws the page, MB (Evidently imported: ' + bare.strip() + ')':<64}{first['megabytes']:>10.0f}"
-    )
+    page = f"of the one that draws the page, MB (Evidently imported: {bare.strip()})"
+    print(f"{page:<64}{first['megabytes']:>10.0f}")
     ours, theirs = beside_evidently(services)
     print(f"{'drift tests of 1,000,000 rows from the table, seconds':<64}{ours:>10.2f}")
     print(f"{'Evidently on the same rows from memory, seconds':<64}{theirs:>10.2f}")

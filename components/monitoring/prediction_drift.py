@@ -10,8 +10,9 @@ fit them, a class looks different, or is new. Where some do, more has to hold be
   of the other, so a change of which one class lost a large part is left to labels,
 - unless it came less often, or another more often, against all the rest in proportion, as no such mistake looks.
 
-One case stays: new images that the model takes for a known class, as sure of them as of its own, are a rise of that
-class. Only labels tell. Lipton, Wang and Smola 2018; Rabanser et al. 2019.
+Two cases stay, which only labels tell. New images that the model takes for a known class, as sure of them as of its
+own, are a rise of that class. And where many shares move at once, a class that is taken for another is but one of
+several that fell. Lipton, Wang and Smola 2018; Rabanser et al. 2019.
 """
 
 from __future__ import annotations
@@ -57,13 +58,11 @@ class DriftCause(StrEnum):
 class Misfit:
     """What the best mix leaves of the cells. by_cell: (I,) terms of a chi-square statistic. freedom: its degrees.
 
-    rows: the n̄ of two samples that would tell as much if nothing else were uncertain. p_value: of "V is at most half of
-    `drift_v`". v: the misfit; bound: its one-sided 95 % upper bound.
+    p_value: of "V is at most half of `drift_v`". v: the misfit; bound: its one-sided 95 % upper bound.
     """
 
     by_cell: FloatArray
     freedom: int
-    rows: float
     p_value: float
     v: float
     bound: float
@@ -167,13 +166,13 @@ def _misfit(cells: Cells, factors: FloatArray, freedom: int, v0: float) -> tuple
     seen = cells.counts / rows
     variance = cells.confusion.variance(factors, rows, seen)
     by_cell = (seen - cells.confusion.expected(factors)) ** 2 / variance
+    # The n̄ of two samples that would tell as much if the labels were without error.
     statistic, resolved = float(by_cell.sum()), 1 / float(variance.sum())
     # The labels' errors only lower what a given V adds to the statistic: without them the null hypothesis is widest.
     harmonic = rows * reference_rows / (rows + reference_rows)
     misfit = Misfit(
         by_cell=by_cell,
         freedom=freedom,
-        rows=resolved,
         p_value=minimum_effect_p_value(statistic, freedom, harmonic, MISFIT_SHOWN * v0),
         v=float(np.sqrt(max(0.0, statistic - freedom) / resolved) / 2),
         bound=_upper_bound(statistic, freedom, resolved),

@@ -12,7 +12,7 @@ from components.params import Monitor
 from components.records import StratumCounts
 
 RULES = Monitor()
-SETTINGS = settings(max_examples=100, deadline=None)
+SETTINGS = settings(max_examples=60, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
 
 

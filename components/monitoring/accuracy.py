@@ -253,6 +253,7 @@ def _mix(joint: FloatArray, actual_variance: FloatArray, strata: _Strata) -> tup
     seen = mix > 0
     relative = float((actual_variance[seen] / strata.total**2 / mix[seen]).sum())
     freedom = float((1 - mix[seen]).sum())
-    sampling = relative / freedom if freedom > 0 else 0.0
+    # Labels of a single class alone have no spread to go by: they are worth their number, not the whole window.
+    sampling = relative / freedom if freedom > 0 else 1 / float(strata.answers[:, :, :-1].sum())
     # The window itself is a sample of the process: its own size bounds what it can tell of the mix.
     return mix, 1 / (sampling + 1 / strata.total)

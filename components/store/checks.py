@@ -22,6 +22,7 @@ SELECT 'check', t.window_name, t.model_version, t.class_list_id, t.month, t.batc
 FROM label_task t
 WHERE t.queue = 'accuracy' AND t.window_name = :window AND t.model_version = :version
     AND ('x' || substr(md5(t.image_id || ' check'), 1, 8))::bit(32)::bigint < :share * 4294967296
+ORDER BY md5(t.image_id || ' check order')
 ON CONFLICT (queue, window_name, model_version, batch_number, item_no) DO NOTHING
 """
 )

@@ -37,7 +37,8 @@ WHERE month BETWEEN :first_month AND :last_month AND model_version = :version AN
 GROUP BY predicted, conf_bin
 """
 )
-# The n_h smallest u of every stratum, each by a walk along the octaves of u; rows drawn before are left alone.
+# The n_h smallest u of every stratum, each by a walk along the octaves of u; rows drawn before are left alone. Strata
+# are mixed before tasks are numbered: numbers that went stratum by stratum would tell annotators what the model said.
 _MAKE_TASKS = text(
     """
 INSERT INTO label_task (
@@ -57,6 +58,7 @@ CROSS JOIN LATERAL (
     LIMIT s.drawn
 ) p
 WHERE s.draw_id = :strata
+ORDER BY p.u * s.population / s.drawn, p.batch_number, p.item_no
 ON CONFLICT (queue, window_name, model_version, batch_number, item_no) DO NOTHING
 """
 )

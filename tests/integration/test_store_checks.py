@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -58,6 +59,16 @@ def test_a_share_of_the_sample_is_asked_twice_the_same_one_on_a_repeat(drawn: Da
     assert tasks(drawn, "check") == chosen
     fill(drawn, 1.0)
     assert set(tasks(drawn, "check")) == set(sample)
+
+
+@pytest.mark.parametrize("queue", ["accuracy", "check"])
+def test_the_number_of_a_task_does_not_tell_what_the_model_said(drawn: Database, queue: str) -> None:
+    fill(drawn, 1.0)
+    asked = text("SELECT predicted, conf_bin FROM label_task WHERE queue = :queue ORDER BY id")
+    with drawn.transaction() as connection:
+        strata = [tuple(row) for row in connection.execute(asked, {"queue": queue})]
+    neighbours = sum(one == next_one for one, next_one in pairwise(strata))
+    assert neighbours < len(strata) / 3  # of twelve strata, one in twelve by chance; all but eleven if told in order
 
 
 def test_no_share_asks_nothing_twice(drawn: Database) -> None:

@@ -179,3 +179,9 @@ def test_counts_that_contradict_each_other_are_refused(change, words):
     fields = {name: getattr(good, name) for name in StratumCounts.__slots__}
     with pytest.raises(DataError, match=words):
         estimate(StratumCounts(**{**fields, **change}))
+
+
+def test_a_single_answer_is_worth_one_label_of_the_mix():
+    answers = np.zeros((2, 2, 3), dtype=np.int64)
+    answers[0, 1, 0] = 1
+    assert estimate(counts_of([[3000, 4000], [2000, 1000]], answers)).mix_effective <= 1.01

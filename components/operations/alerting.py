@@ -64,7 +64,11 @@ def _runbook_link(services: Services, key: str) -> dict[str, str]:
     section = section_of(key)
     if section is None:
         return {}
-    page = write_runbook(template_folder() / RUNBOOK, services.workspace.reports / "runbook.html")
+    try:
+        page = write_runbook(template_folder() / RUNBOOK, services.workspace.reports / "runbook.html")
+    except OSError as error:  # a full disk is just what an alert may be about: it goes out without the link
+        logger.warning("the runbook's page could not be written: %s", error)
+        return {}
     return {"Runbook": f"{page_address(services, page)}#{section}"}
 
 

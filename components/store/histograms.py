@@ -17,9 +17,9 @@ from psycopg2 import sql
 from sqlalchemy import Connection, insert, text
 
 from components.errors import ConfigurationError
-from components.records import IMAGE_STATISTICS, Window
+from components.records import Window
 from components.store.database import Database, copy_out
-from components.store.rollups import days_of, rollup
+from components.store.rollups import COLUMNS, days_of, rollup
 from components.store.spans import Span, span_of
 from components.store.tables import histogram_daily
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-COLUMNS = ("confidence", "ood_score", *IMAGE_STATISTICS)
 MISSING = -1  # the cell of NULL and NaN
 
 # A day is stale where its histogram counts other rows than the rollup does; rows are only ever added.

@@ -51,7 +51,14 @@ def export_csv(tasks: Sequence[LabelTask], path: Path, image_url: ImageUrl) -> N
 
 
 def export_label_studio(tasks: Sequence[LabelTask], path: Path, image_url: ImageUrl) -> None:
-    """Write tasks as Label Studio's import JSON, and the labelling interface they need beside, as `.xml`."""
+    """Write tasks as Label Studio's import JSON, and the labelling interface they need beside, as `.xml`.
+
+    Raises ConfigurationError where the tasks' own file is to be called that.
+    """
+    if path.suffix == ".xml":
+        raise ConfigurationError(
+            f"{path} is where the labelling interface goes; call the file of tasks {path.stem}.json"
+        )
     entries = [
         {
             "data": {

@@ -106,7 +106,7 @@ def _worker(actor: str) -> str:
 
 
 def _give_up(services: Services, request: requests.RetrainRequest, now: datetime) -> None:
-    died = f"its process died in {request.attempts} attempts, the last one {request.claimed_by}; it is not tried again"
+    died = f"its process died in {request.attempts} attempts, the last one {request.claimed_by}; this request is not tried again"
     _end_as_failed(services, request.id, request.claimed_by, died, now)
 
 

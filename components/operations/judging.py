@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from components.monitoring.accuracy import Estimates, estimate
-from components.monitoring.annotator_error import AnnotatorError, annotator_error, corrected, describe
+from components.monitoring.annotator_error import AnnotatorError, Corrected, annotator_error, corrected, describe
 from components.monitoring.evidence import judgement_inputs
 from components.monitoring.policy import Judgement, ReferenceLevel, Stage, judge, reference_from, significantly_better
 from components.operations import reactions
@@ -29,21 +29,17 @@ CHECKS_COUNT = timedelta(days=365)
 class Watched:
     """One segment under judgement: a window's predictions of one model, their counts and estimates.
 
-    pairs, error: what images answered by two people say of the annotators. Verdicts compare answers with answers, those
-    of the reference; what people are shown is corrected.
+    error: of the annotators, where images that two people answered tell it; shown: the estimates corrected for it, which
+    people see, while verdicts compare answers with the reference's answers; note: what is known of it, in words.
     """
 
     window: Window
     segment: predictions.Segment
     counts: StratumCounts
     estimates: Estimates
-    pairs: int
     error: AnnotatorError | None
-
-    @property
-    def note(self) -> str:
-        """Return in words what is known of the annotators' errors."""
-        return describe(self.pairs, self.error)
+    shown: Corrected | None
+    note: str
 
 
 def monitor_window(services: Services, window_name: str | None, *, now: datetime) -> list[dict[str, Any]]:
@@ -66,10 +62,11 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
     estimates = estimate(counts)
     pairs, differing = checks.answer_pairs(services.database, since=now - CHECKS_COUNT)
     error = annotator_error(pairs, differing, len(estimates.classes))
-    watched = Watched(window, segment, counts, estimates, pairs, error)
+    shown = corrected(estimates, error) if error else None
+    watched = Watched(window, segment, counts, estimates, error, shown, describe(pairs, error))
     drift = watch_drift(services, window, segment, now=now)
     classes, decision = _judge(services, watched, now)
-    accuracy = corrected(estimates, error).accuracy if error else estimates.accuracy
+    accuracy = shown.accuracy if shown else estimates.accuracy
     overall = {
         "accuracy": accuracy.as_json() if accuracy else None,
         "calibration_error": estimates.calibration_error,
@@ -123,10 +120,9 @@ def _judge(services: Services, watched: Watched, now: datetime) -> tuple[tuple[C
 def _judged(watched: Watched, level: ReferenceLevel | None, rules: Monitor, stage: Stage) -> Judgement:
     """Return the judgement, its classes with the estimates that people are shown."""
     judgement = judge(watched.estimates, watched.counts, level, rules, stage)
-    if watched.error is None:
+    if watched.shown is None:
         return judgement
-    shown = corrected(watched.estimates, watched.error)
-    classes = zip(judgement.classes, shown.precision, shown.recall, strict=True)
+    classes = zip(judgement.classes, watched.shown.precision, watched.shown.recall, strict=True)
     return replace(judgement, classes=tuple(replace(c, precision=p, recall=r) for c, p, r in classes))
 
 

@@ -173,7 +173,7 @@ def test_a_request_whose_process_dies_three_times_is_given_up_with_an_alert(apar
     with apart.database.transaction() as connection:
         told = connection.execute(text("SELECT level, body FROM alert WHERE key = 'failed/retraining'")).one()
     assert told.level == "page"
-    assert "it is not tried again" in told.body
+    assert "this request is not tried again" in told.body
 
 
 def test_only_this_interpreters_processes_in_the_folder_are_ended(tmp_path: Path) -> None:

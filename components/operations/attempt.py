@@ -106,8 +106,8 @@ def _worker(actor: str) -> str:
 
 
 def _give_up(services: Services, request: requests.RetrainRequest, now: datetime) -> None:
-    died = f"its process died in {request.attempts} attempts, the last one {request.claimed_by}; this request is not tried again"
-    _end_as_failed(services, request.id, request.claimed_by, died, now)
+    died = f"its process died in {request.attempts} attempts, the last one {request.claimed_by}"
+    _end_as_failed(services, request.id, request.claimed_by, f"{died}; this request is not tried again", now)
 
 
 @contextmanager

@@ -29,8 +29,8 @@ CHECKS_COUNT = timedelta(days=365)
 class Watched:
     """One segment under judgement: a window's predictions of one model, their counts and estimates.
 
-    error: of the annotators, where images that two people answered tell it; shown: the estimates corrected for it, which
-    people see, while verdicts compare answers with the reference's answers; note: what is known of it, in words.
+    error: of the annotators, where images that two people answered tell it; shown: the estimates corrected for it,
+    which people see, while verdicts compare answers with the reference's answers; note: what is known of it, in words.
     """
 
     window: Window

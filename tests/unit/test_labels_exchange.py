@@ -125,6 +125,12 @@ def test_label_studio_tasks_carry_their_own_choices(tmp_path: Path) -> None:
     assert "predicted" not in json.dumps(entries)
 
 
+def test_tasks_may_not_be_called_what_their_interface_is_called(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"call the file of tasks tasks\.json"):
+        export_label_studio(TASKS, tmp_path / "tasks.xml", url)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -143,12 +149,6 @@ def test_label_studio_tasks_carry_their_own_choices(tmp_path: Path) -> None:
         (("1", "cat, big", "ann", "2026-10-05", "x"), "5 cells under 4 columns"),
     ],
 )
-def test_tasks_may_not_be_called_what_their_interface_is_called(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"call the file of tasks tasks\.json"):
-        export_label_studio(TASKS, tmp_path / "tasks.xml", url)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_wrong_row_is_named_with_its_value_and_a_remedy(tmp_path: Path, row: tuple[str, ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_answers(write_csv(tmp_path / "a.csv", row))

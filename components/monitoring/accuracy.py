@@ -21,6 +21,8 @@ from components.monitoring.rates import MOST_EFFECTIVE, Rates, effective_labels,
 from components.records import Interval, StratumCounts
 
 PRIOR_LABELS = 2.0  # weight of the confidence bin's pooled accuracy in a smoothed share
+MOST_UNANSWERED = 0.2
+"""Share of predictions in strata without an answer above which a guess about those strata would be the result."""
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -30,12 +32,14 @@ IntArray = NDArray[np.int64]
 class Estimates:
     """What one draw says of one segment of one window, under one class list of K classes.
 
-    predicted: (K,) N_k. precision, recall: per class. accuracy: overall; None without labels. calibration_error: 0..1
-    over the confidence bins. joint: (K, K + 1) estimated share of the window's predictions that were predicted as the
-    row and labelled as the column (the last is `other`); sums to 1. mix: (K,) estimated share of each class among the
-    predictions whose truth is in the list, mix_spread: (K,) its relative variance, inf where the class was not seen;
-    mix_effective: independent labels that would estimate the whole mix as well.
-    complete: (K,) whether every prediction of the class is labelled. labelled: settled answers in all; drawn: tasks.
+    predicted: (K,) N_k. precision, recall: per class. accuracy: overall; None without labels, and where more than
+    MOST_UNANSWERED of the predictions are in strata without an answer. calibration_error: 0..1 over the confidence
+    bins; None likewise, and where a confidence is not a number. unanswered: (K,) share of the class's predictions in
+    such strata; unanswered_overall: of all predictions. joint: (K, K + 1) estimated share of the window's predictions
+    that were predicted as the row and labelled as the column (the last is `other`); sums to 1. mix: (K,) estimated
+    share of each class among the predictions whose truth is in the list, mix_spread: (K,) its relative variance, inf
+    where the class was not seen; mix_effective: independent labels that would estimate the whole mix as well. complete:
+    (K,) whether every prediction of the class is labelled. labelled: settled answers in all; drawn: tasks.
     """
 
     classes: tuple[str, ...]
@@ -44,6 +48,8 @@ class Estimates:
     recall: Rates
     accuracy: Interval | None
     calibration_error: float | None
+    unanswered: FloatArray
+    unanswered_overall: float
     joint: FloatArray
     mix: FloatArray
     mix_spread: FloatArray
@@ -68,6 +74,8 @@ def estimate(counts: StratumCounts) -> Estimates:
         recall=recall,
         accuracy=_overall(strata),
         calibration_error=_calibration_error(strata),
+        unanswered=strata.unanswered,
+        unanswered_overall=strata.unanswered_overall,
         joint=joint,
         mix=mix,
         mix_spread=np.where(actual > 0, actual_variance / np.maximum(actual**2, 1e-300), np.inf),
@@ -92,13 +100,15 @@ def check_counts(counts: StratumCounts) -> None:
         ("fewer than 0 answers", (counts.answers < 0).any(axis=2)),
         ("answers that do not add up to its labels", counts.answers.sum(axis=2) != counts.labelled),
         ("more labels than predictions", counts.labelled > counts.population),
+        ("more labels than tasks", counts.labelled > counts.drawn),
     )
     for complaint, broken in rules:
         if broken.any():
             k, b = np.argwhere(broken)[0]
+            n, drawn, labelled = counts.population[k, b], counts.drawn[k, b], counts.labelled[k, b]
             raise DataError(
-                f"class {counts.classes[k]!r}, confidence bin {b} has {complaint} (N {counts.population[k, b]}, "
-                f"labelled {counts.labelled[k, b]}, answers {int(counts.answers[k, b].sum())}); count the window again"
+                f"class {counts.classes[k]!r}, confidence bin {b} has {complaint} (N {n}, drawn {drawn}, "
+                f"labelled {labelled}, answers {int(counts.answers[k, b].sum())}); count the window again"
             )
 
 
@@ -146,6 +156,9 @@ class _Strata:
         )  # p̃_h
         self.finite = 1 - np.where(self.N > 0, self.n / np.maximum(self.N, 1), 0)  # 1 - f_h
         self.divisor = np.maximum(self.n - 0.5, 0.5)
+        unseen = np.where(self.n > 0, 0, self.N).sum(axis=1)
+        self.unanswered = unseen / np.maximum(self.N_k, 1)
+        self.unanswered_overall = float(unseen.sum()) / max(self.total, 1)
         # (K, K): expected share of truth k among what was predicted i and is wrong.
         self.confusable = self.N_k[None, :] / np.maximum(self.total - self.N_k, 1)[:, None]
 
@@ -215,7 +228,7 @@ def _smoothed_answers(strata: _Strata, b: int) -> FloatArray:
 
 def _overall(strata: _Strata) -> Interval | None:
     labels = int(strata.n.sum())
-    if labels == 0:
+    if labels == 0 or strata.unanswered_overall > MOST_UNANSWERED:
         return None
     weight = strata.N / strata.total
     value = np.array([(weight * strata.share).sum()])
@@ -227,10 +240,12 @@ def _overall(strata: _Strata) -> Interval | None:
 
 
 def _calibration_error(strata: _Strata) -> float | None:
-    """Return the mean gap of confidence and accuracy over the bins, weighted by predictions; None without labels."""
-    if strata.n.sum() == 0:
+    """Return the mean gap of confidence and accuracy over the bins, weighted by predictions; None if not known."""
+    if strata.n.sum() == 0 or strata.unanswered_overall > MOST_UNANSWERED:
         return None
-    confident = np.where(strata.N > 0, strata.N * np.nan_to_num(strata.confidence), 0).sum(axis=0)
+    confident = np.where(strata.N > 0, strata.N * strata.confidence, 0).sum(axis=0)
+    if np.isnan(confident).any():
+        return None
     right = (strata.N * strata.share).sum(axis=0)
     return float(np.abs(confident - right).sum() / strata.total)
 

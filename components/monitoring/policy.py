@@ -7,7 +7,7 @@ alarm and asks for a retraining. Judging every day instead would raise false ala
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,10 +15,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from components.monitoring.accuracy import Estimates
+from components.monitoring.accuracy import MOST_UNANSWERED, Estimates
 from components.monitoring.mix import MixChange, expected_levels, find_mix_change
 from components.monitoring.rates import Rates
-from components.monitoring.reference import Level, ReferenceLevel, reference_from, significantly_better
+from components.monitoring.reference import (
+    Level,
+    ReferenceLevel,
+    bettered,
+    extended,
+    reference_from,
+    reference_obstacle,
+    significantly_better,
+)
 from components.monitoring.retraining import schedule_due, should_retrain
 from components.monitoring.trigger import Rule, Suspicion, breach, plan_top_up, suspicions
 from components.params import Monitor
@@ -27,8 +35,11 @@ from components.records import ClassAccuracy, ClassState, Decision, StratumCount
 __all__ = [
     "Judgement",
     "ReferenceLevel",
+    "bettered",
+    "extended",
     "judge",
     "reference_from",
+    "reference_obstacle",
     "schedule_due",
     "should_retrain",
     "significantly_better",
@@ -36,6 +47,7 @@ __all__ = [
 
 Stage = Literal["first", "topped-up"]
 BoolArray = NDArray[np.bool_]
+JUDGED = (ClassState.OK, ClassState.SUSPECT, ClassState.ALARM)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +119,7 @@ def judge(
         decision=_decide(
             suspects,
             alarms,
+            classes,
             further=int(top_up.sum()),
             final=final,
             mix_change=mix_change,
@@ -130,8 +143,10 @@ def _compare(
         if rule == "recall":
             # A class hardly ever predicted can look precise to the formula on a single answer.
             enough &= now.labels >= rules.min_effective_labels
+            enough &= estimates.unanswered_overall <= MOST_UNANSWERED
         else:
             enough |= estimates.complete & (estimates.predicted > 0)
+            enough &= estimates.unanswered <= MOST_UNANSWERED
         comparisons.append(
             _Comparison(
                 rule=rule,
@@ -177,8 +192,7 @@ def _class_results(
             state = ClassState.ALARM
         elif k in suspected and state is not ClassState.INSUFFICIENT:
             state = ClassState.SUSPECT
-        if state is ClassState.INSUFFICIENT:
-            reasons.append(f"worth {precision.now.process_effective[k]:.0f} independent labels, too few for an alarm")
+        reasons += _why_undecided(k, state, estimates, precision)
         results.append(_class_accuracy(estimates, k, state, reasons))
     return tuple(results)
 
@@ -190,6 +204,24 @@ def _state(k: int, estimates: Estimates, known: ReferenceLevel, precision: _Comp
     if not (np.isfinite(known.precision.value[k]) or np.isfinite(known.recall.value[k])):
         return ClassState.NO_REFERENCE
     return ClassState.OK if precision.sufficient[k] else ClassState.INSUFFICIENT
+
+
+def _why_undecided(k: int, state: ClassState, estimates: Estimates, precision: _Comparison) -> list[str]:
+    """Return in words why the state of class `k` is none of ok, suspect and alarm; empty where it is one of them."""
+    if state in JUDGED:
+        return []
+    predicted, unanswered = estimates.predicted[k], estimates.unanswered[k]
+    if state is ClassState.NO_REFERENCE:
+        reason = "no reference level yet: the first window that measures this class sets it"
+    elif predicted == 0:
+        reason = "never predicted in this window: its precision cannot be judged"
+    elif estimates.precision.labels[k] == 0:
+        reason = f"none of its {predicted} predictions has a settled label"
+    elif unanswered > MOST_UNANSWERED:
+        reason = f"{100 * unanswered:.0f} % of its predictions are in confidence bins where nobody answered: no verdict"
+    else:
+        reason = f"worth {precision.now.process_effective[k]:.0f} independent labels, too few for an alarm"
+    return [reason]
 
 
 def _by_class(found: Sequence[Suspicion]) -> Mapping[int, list[Suspicion]]:
@@ -220,13 +252,14 @@ def _undecided(estimates: Estimates, reference: ReferenceLevel | None, nothing: 
     for k in range(len(estimates.classes)):
         measured = np.isfinite(estimates.precision.value[k]) or np.isfinite(estimates.recall.value[k])
         state = ClassState.NO_REFERENCE if measured and reference is None else ClassState.NOT_MEASURABLE
-        results.append(_class_accuracy(estimates, k, state, ()))
+        results.append(_class_accuracy(estimates, k, state, (reason,)))
     return Judgement(tuple(results), (), (), None, nothing, final=True, decision=Decision("none", reason=reason))
 
 
 def _decide(
     suspects: Sequence[Suspicion],
     alarms: Sequence[Suspicion],
+    classes: Sequence[ClassAccuracy],
     *,
     further: int,
     final: bool,
@@ -248,7 +281,18 @@ def _decide(
     if suspects:
         named = tuple(dict.fromkeys(s.name for s in suspects))
         return Decision("none", (), f"suspected but not shown on all labels: {', '.join(named)}{note}", found)
-    return Decision("none", (), f"no class is shown to have fallen{note}", found)
+    return Decision("none", (), f"{_nothing_fell(classes)}{note}", found)
+
+
+def _nothing_fell(classes: Sequence[ClassAccuracy]) -> str:
+    """Return that no class fell, and how many could not be judged: silence about those would read as health."""
+    unjudged = Counter(str(c.state) for c in classes if c.state not in JUDGED)
+    if not unjudged:
+        return "no class is shown to have fallen"
+    which = ", ".join(f"{count} {state}" for state, count in sorted(unjudged.items()))
+    if unjudged.total() == len(classes):
+        return f"no class could be judged: {which}"
+    return f"no class is shown to have fallen, {unjudged.total()} of {len(classes)} could not be judged: {which}"
 
 
 def _evidence(estimates: Estimates, known: ReferenceLevel, stage: Stage, rules: Monitor) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
-from components.monitoring.accuracy import Estimates
+from components.monitoring.accuracy import MOST_UNANSWERED, Estimates
 from components.monitoring.rates import Rates, lower_bound, upper_bound
 from components.params import Monitor
 
@@ -41,6 +41,16 @@ class Level:
     def variance(self) -> FloatArray:
         """Return the smoothed variance (K,)."""
         return np.asarray(self.smoothed * (1 - self.smoothed) / self.effective)
+
+    def without(self, unknown: NDArray[np.bool_]) -> Level:
+        """Return the levels with those of the classes that are `unknown` (K,) taken out."""
+        return Level(*(np.where(unknown, np.nan, v) for v in (self.value, self.smoothed, self.effective)))
+
+    def filled(self, other: Level) -> Level:
+        """Return the levels, those of `other` where there is none."""
+        missing = np.isnan(self.value)
+        pairs = ((self.value, other.value), (self.smoothed, other.smoothed), (self.effective, other.effective))
+        return Level(*(np.where(missing, theirs, own) for own, theirs in pairs))
 
     def take(self, rows: NDArray[np.int64]) -> Level:
         """Return the levels of the classes at `rows`; NaN where a row is -1."""
@@ -105,7 +115,7 @@ class ReferenceLevel:
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise DataError(
-                f"stored reference level is malformed ({error}); reset the reference to write it anew"
+                f"stored reference level is malformed ({error}); write it anew with `perennial reference reset`"
             ) from error
 
     def for_classes(self, classes: tuple[str, ...]) -> ReferenceLevel:
@@ -136,19 +146,67 @@ class ReferenceLevel:
         )
 
 
+def _completed(level: ReferenceLevel, other: ReferenceLevel) -> ReferenceLevel:
+    """Return `level` with what only `other` (of the same class list) knows; a mix of another list is none."""
+    precision, recall = level.precision.filled(other.precision), level.recall.filled(other.recall)
+    if np.isnan(level.mix).any():
+        level = replace(
+            level, joint=other.joint, mix=other.mix, mix_spread=other.mix_spread, mix_effective=other.mix_effective
+        )
+    return replace(level, precision=precision, recall=recall)
+
+
+def reference_obstacle(estimates: Estimates) -> str | None:
+    """Return why the window of `estimates` cannot be what a service is held to, or None when it can.
+
+    Answers to the least confident predictions alone say nothing of the others, however many they are.
+    """
+    if estimates.labelled == 0:
+        return "it has no settled labels"
+    if estimates.unanswered_overall > MOST_UNANSWERED:
+        share = 100 * estimates.unanswered_overall
+        return f"{share:.0f} % of its predictions are in classes and confidence bins where nobody answered"
+    return None
+
+
 def reference_from(estimates: Estimates, window: str) -> ReferenceLevel:
-    """Return the reference level that `estimates` of the complete window named `window` set."""
+    """Return the reference level that `estimates` of the complete window named `window` set.
+
+    A class with more than MOST_UNANSWERED of its predictions where nobody answered is left without one.
+    """
+    blind = estimates.unanswered > MOST_UNANSWERED
     return ReferenceLevel(
         classes=estimates.classes,
         window=window,
-        precision=_level(estimates.precision),
-        recall=_level(estimates.recall),
+        precision=_level(estimates.precision).without(blind),
+        recall=_level(estimates.recall).without(blind),
         joint=estimates.joint,
         mix=estimates.mix,
         mix_spread=estimates.mix_spread,
         mix_effective=estimates.mix_effective,
         labels=estimates.labelled,
     )
+
+
+def extended(reference: ReferenceLevel, estimates: Estimates) -> tuple[ReferenceLevel, tuple[str, ...]]:
+    """Return `reference` under the class list of `estimates`, and the classes that got their level from `estimates`.
+
+    What has a level keeps it. A class without one, such as a class new to the model, is held from now on to the first
+    window that measured it. Under a new class list the mix is that of this window, too: another list has no comparable
+    one. The classes are empty where there is nothing to add, or `estimates` may not be a reference.
+    """
+    known = reference.for_classes(estimates.classes)
+    if reference_obstacle(estimates) is not None:
+        return known, ()
+    wider = _completed(known, reference_from(estimates, known.window))
+    added = np.isnan(known.precision.value) & ~np.isnan(wider.precision.value)
+    names = tuple(estimates.classes[k] for k in np.flatnonzero(added))
+    return (wider, names) if names else (known, ())
+
+
+def bettered(reference: ReferenceLevel, estimates: Estimates, window: str) -> ReferenceLevel:
+    """Return the level that the better window named `window` sets; who was not measured in it keeps the one before."""
+    return _completed(reference_from(estimates, window), reference.for_classes(estimates.classes))
 
 
 def significantly_better(estimates: Estimates, reference: ReferenceLevel, rules: Monitor) -> bool:

@@ -110,6 +110,8 @@ def _listing(inbox: Path, now: datetime) -> list[predictions.SeenFile]:
         if path.is_symlink() or not path.is_file():
             continue
         status = path.stat()
-        if now.timestamp() - status.st_mtime >= 60:
+        # A file that claims to be from the future would never seem finished: there the file system's own time counts.
+        changed = status.st_mtime if status.st_mtime <= now.timestamp() else status.st_ctime
+        if now.timestamp() - changed >= 60:
             files.append(predictions.SeenFile(path.relative_to(inbox).as_posix(), status.st_size, status.st_mtime_ns))
     return files

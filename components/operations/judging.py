@@ -10,8 +10,8 @@ from typing import Any
 from components.monitoring.accuracy import Estimates, estimate
 from components.monitoring.annotator_error import AnnotatorError, Corrected, annotator_error, corrected, describe
 from components.monitoring.evidence import judgement_inputs
-from components.monitoring.policy import Judgement, ReferenceLevel, Stage, judge, reference_from, significantly_better
-from components.operations import reactions
+from components.monitoring.policy import Judgement, ReferenceLevel, Stage, judge
+from components.operations import reactions, reference
 from components.operations.drift_watch import watch_drift
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle, latest_closed
@@ -93,8 +93,8 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
 def _judge(services: Services, watched: Watched, now: datetime) -> tuple[tuple[ClassAccuracy, ...], Decision]:
     """Judge if a judgement is due, act on it once, and return the classes with the decision in force."""
     window, version = watched.window, watched.segment.model_version
-    reference = monitoring.reference_level(services.database)
-    level = ReferenceLevel.from_json(reference.level) if reference else None
+    stored = monitoring.reference_level(services.database)
+    level = ReferenceLevel.from_json(stored.level) if stored else None
     rules = services.workspace.params.monitor
     recorded = monitoring.judgements(services.database, window, version)
     if recorded and recorded[-1].payload["final"]:
@@ -109,11 +109,11 @@ def _judge(services: Services, watched: Watched, now: datetime) -> tuple[tuple[C
     waiting = _not_due(services, watched, len(recorded) + 1, now)
     if waiting:
         return judgement.classes, Decision("none", reason=waiting)
+    if level is None and watched.estimates.labelled > 0:
+        return judgement.classes, reference.set_first(services, window, version, watched.estimates, now=now)
     if level is None:
-        return _set_reference(services, watched, judgement, now)
+        return judgement.classes, judgement.decision
     _record(services, watched, level, judgement, len(recorded) + 1, now)
-    if judgement.final and not judgement.suspects and significantly_better(watched.estimates, level, rules):
-        _replace_reference(services, watched, now)
     return judgement.classes, judgement.decision
 
 
@@ -160,6 +160,11 @@ def _record(
         first = monitoring.record_judgement(connection, window, version, round_no, payload, now=now)
         if first:  # else the lock was lost with its connection, and another monitor was quicker
             _announce(connection, watched, level, judgement, payload, now)
+        if first and judgement.final:
+            reference.improve(
+                connection, window, version, watched.estimates, level, suspected=bool(judgement.suspects),
+                rules=services.workspace.params.monitor, now=now,
+            )  # fmt: skip
     if judgement.final:
         reactions.follow_up(services, window, version, judgement.classes, decision, note=watched.note, now=now)
 
@@ -183,37 +188,6 @@ def _announce(
             connection, reason=decision.reason, classes=decision.classes, window=window.name, now=now,
             evidence={"cause": "accuracy", "rules": payload["rules"], "model_version": version},
         )  # fmt: skip
-
-
-def _set_reference(
-    services: Services, watched: Watched, judgement: Judgement, now: datetime
-) -> tuple[tuple[ClassAccuracy, ...], Decision]:
-    if watched.estimates.labelled == 0:
-        return judgement.classes, judgement.decision
-    labels = watched.estimates.labelled
-    reason = f"window {watched.window.name} is the service's reference from now on ({labels} labels)"
-    decision = Decision("none", reason=reason)
-    payload = {"final": True, "decision": decision.as_json(), "rules": {}, "states": {}}
-    with services.database.transaction() as connection:  # all of it or nothing, whenever a crash comes
-        monitoring.record_judgement(connection, watched.window, watched.segment.model_version, 1, payload, now=now)
-        _store_reference(connection, watched, action="set", reason=reason, now=now)
-    return judgement.classes, decision
-
-
-def _replace_reference(services: Services, watched: Watched, now: datetime) -> None:
-    reason = f"window {watched.window.name} is significantly better than the reference before"
-    with services.database.transaction() as connection:
-        _store_reference(connection, watched, action="replaced", reason=reason, now=now)
-
-
-def _store_reference(store: Store, watched: Watched, *, action: str, reason: str, now: datetime) -> None:
-    window, version = watched.window, watched.segment.model_version
-    level = reference_from(watched.estimates, window.name)
-    monitoring.set_reference_level(store, window, version, level.as_json(), reason=reason, now=now)
-    ledger.record(
-        store, kind="reference", actor="monitor", action=action, reason=reason, now=now,
-        window=window.name, model_version=version, evidence={"labels": level.labels},
-    )  # fmt: skip
 
 
 def _as_recorded(judgement: Judgement, payload: Mapping[str, Any]) -> tuple[tuple[ClassAccuracy, ...], Decision]:

@@ -42,8 +42,13 @@ WHERE t.id = ANY(CAST(:ids AS bigint[]))
 ORDER BY t.id FOR UPDATE OF t
 """
 )
+# A person's last answer counts. One dated in the future, by a clock that is wrong, is as old as its arrival: else it
+# could never be corrected.
 _GIVEN = text(
-    "SELECT task_id, annotator, answer FROM label WHERE task_id = ANY(CAST(:ids AS bigint[])) ORDER BY answered_at, id"
+    """
+SELECT task_id, annotator, answer FROM label WHERE task_id = ANY(CAST(:ids AS bigint[]))
+ORDER BY least(answered_at, received_at), received_at, answered_at, id
+"""
 )
 # A verdict that changes after its export is exported again: that is how a correction reaches the training data.
 _SET = text(

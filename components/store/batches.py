@@ -164,8 +164,8 @@ def close_batch(db: Database, batch: Batch, now: datetime) -> Batch:
         if accounted != stored.items:
             raise IntegrityError(f"batch {batch.id!r}: {accounted} of {stored.items} items are accounted for; score on")
         if stored.state == "open":
-            change = update(batch_table).where(batch_table.c.id == batch.id).values(state="closed", closed_at=now)
-            connection.execute(change)
+            closed_now = {"state": "closed", "closed_at": require_utc(now)}
+            connection.execute(update(batch_table).where(batch_table.c.id == batch.id).values(closed_now))
         closed = _find(connection, batch.id)
     return closed or stored
 
@@ -239,7 +239,7 @@ def mark_seen(store: Store, files: Iterable[SeenFile], *, batch_id: str, now: da
                     "mtime_ns": file.mtime_ns,
                     "sha256": file.sha256,
                     "batch_id": batch_id,
-                    "seen_at": now,
+                    "seen_at": require_utc(now),
                 }
                 for file in part
             ]

@@ -1,13 +1,14 @@
-"""Verbs about people's answers: label draw, label queue, label import, label export."""
+"""Verbs about people's answers and what they are held against: label, plan-labels, reference."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
-from flows.commands.options import at_option, emit, prepare_flows, services, table, verb, window_option
+from flows.commands.options import at_option, emit, person, prepare_flows, services, table, verb, window_option
 
 QUEUES = ["accuracy", "check", "training"]
 
@@ -138,8 +139,52 @@ def plan_labels(
     emit(result, as_json, [*lines, "", result["advice"]])
 
 
+@click.group()
+def reference() -> None:
+    """The accuracy the service is held to: show it, or reset it with a reason."""
+
+
+@reference.command(epilog="Example: perennial reference show")
+@verb
+def show(root: Path, as_json: bool) -> None:
+    """Show the reference in force: which window set it, and each class's level."""
+    from components.operations.reference import describe_reference
+
+    with services(root) as opened:
+        result = describe_reference(opened)
+    emit(result, as_json, _reference_lines(result) if result else "none yet: the first complete window sets it")
+
+
+@reference.command(epilog='Example: perennial reference reset --window 2026-10 --reason "new scanner, checked by hand"')
+@click.option("--window", required=True, metavar="WINDOW", help="A closed and labelled month, week or day.")
+@click.option("--reason", required=True, help="Why; recorded in the ledger.")
+@verb
+@at_option
+def reset(root: Path, as_json: bool, now: datetime, window: str, reason: str) -> None:
+    """Hold the service to WINDOW's accuracy from now on. Judgements made before stay as they are."""
+    from components.operations.reference import reset_reference
+
+    with services(root) as opened:
+        result = reset_reference(opened, window, reason=reason, actor=person(), now=now)
+    emit(result, as_json, _reference_lines(result))
+
+
+def _reference_lines(result: dict[str, Any]) -> list[str]:
+    rows = [
+        (c["name"], *("n/a" if c[key] is None else f"{100 * c[key]:.1f} %" for key in ("precision", "recall")),
+         "n/a" if c["independent_labels"] is None else f"{c['independent_labels']:.0f}")
+        for c in result["classes"]
+    ]  # fmt: skip
+    header = ("class", "precision", "recall", "worth labels")
+    return [
+        f"window {result['window']}, model {result['model_version']}, {result['labels']} labels, set by "
+        f"{result['actor']} at {result['set_at']:%Y-%m-%d %H:%M} UTC: {result['reason']}",
+        table(header, rows),
+    ]
+
+
 def _months(expected: float | None) -> str:
     return "never" if expected is None else f"{expected:.1f}"
 
 
-VERBS = (label, plan_labels)
+VERBS = (label, plan_labels, reference)

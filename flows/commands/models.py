@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from flows.commands.options import at_option, emit, prepare_flows, services, table, verb
+from flows.commands.options import at_option, emit, person, prepare_flows, services, table, verb
 
 
 @click.command(epilog='Example: perennial retrain --reason "new camera at gate 4"')
@@ -27,11 +26,11 @@ def retrain(root: Path, as_json: bool, now: datetime, reason: str, force: bool) 
     from components.operations.worth import ask_worth_it
 
     with services(root) as opened:  # A cheap question, answered before Prefect is imported.
-        ask_worth_it(opened, cause="manual", reason=reason, force=force, actor=_person(), now=now)
+        ask_worth_it(opened, cause="manual", reason=reason, force=force, actor=person(), now=now)
     workspace = prepare_flows(root)
     from flows.retrain import retrain as flow
 
-    result = flow(workspace, reason or "on demand", _person(), force, now, cause="manual")
+    result = flow(workspace, reason or "on demand", person(), force, now, cause="manual")
     emit(result, as_json, _verdict_lines(result))
     if not result["promoted"]:
         raise click.exceptions.Exit(3)
@@ -56,7 +55,7 @@ def promote(root: Path, as_json: bool, now: datetime, version: int, reason: str,
     from components.operations.promotion import promote as act
 
     with services(root) as opened:
-        result = act(opened, version, actor=_person(), reason=reason or "on demand", override=override, now=now)
+        result = act(opened, version, actor=person(), reason=reason or "on demand", override=override, now=now)
     emit(result, as_json, f"version {version} is the champion (before: {result['previous'] or 'none'})")
 
 
@@ -70,7 +69,7 @@ def reject(root: Path, as_json: bool, now: datetime, version: int, reason: str) 
     from components.operations.promotion import reject as act
 
     with services(root) as opened:
-        result = act(opened, version, actor=_person(), reason=reason, now=now)
+        result = act(opened, version, actor=person(), reason=reason, now=now)
     emit(result, as_json, f"version {version} is rejected")
 
 
@@ -83,7 +82,7 @@ def rollback(root: Path, as_json: bool, now: datetime, reason: str) -> None:
     workspace = prepare_flows(root)
     from flows.rollback import rollback as flow
 
-    result = flow(workspace, _person(), reason, now)
+    result = flow(workspace, person(), reason, now)
     emit(result, as_json, f"version {result['version']} is the champion again (before: {result['previous']})")
 
 
@@ -99,13 +98,6 @@ def history(root: Path, as_json: bool, limit: int, kind: str | None) -> None:
         entries = read(opened.database, limit=limit, kind=kind)
     rows = [(f"{e['at']:%Y-%m-%d %H:%M}", e["kind"], e["action"], e["actor"], e["reason"]) for e in entries]
     emit(entries, as_json, table(("when (UTC)", "kind", "action", "by", "reason"), rows))
-
-
-def _person() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name, as in many containers
-        return "unknown"
 
 
 VERBS = (retrain, promote, reject, rollback, history)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import getpass
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -94,6 +95,14 @@ def emit(result: Any, as_json: bool, lines: list[str] | str) -> None:
         click.echo(json.dumps(result, indent=2, default=str, ensure_ascii=False))
     else:
         click.echo(lines if isinstance(lines, str) else "\n".join(lines))
+
+
+def person() -> str:
+    """Return the name of who runs the verb, for the ledger."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name, as in many containers
+        return "unknown"
 
 
 def without_password(url: str) -> str:

@@ -18,7 +18,8 @@ PERENNIAL = Path(sys.executable).parent / "perennial"
 HEAVY = {"torch", "mlflow", "prefect", "sqlalchemy", "pandas", "numpy", "pyarrow", "sklearn", "scipy", "onnxruntime"}
 DESIGNED = {
     "init", "doctor", "up", "down", "ingest", "audit", "retrain", "promote", "reject", "rollback", "history",
-    "label draw", "label queue", "label import", "label export", "plan-labels", "score", "monitor", "serve", "demo",
+    "label draw", "label queue", "label import", "label export", "plan-labels", "reference show", "reference reset",
+    "score", "monitor", "serve", "demo",
 }  # fmt: skip
 # These make their workspace: it is their argument, or lies in their --directory.
 MAKE_A_WORKSPACE = {"init", "demo"}

@@ -21,6 +21,7 @@ from components.operations.drift_watch import set_reference_from_window, watch_d
 from components.operations.judging import monitor_window
 from components.operations.labelling import draw_window
 from components.operations.planning import plan_labels
+from components.operations.reference import describe_reference, reset_reference
 from components.operations.services import Services
 from components.operations.windows import latest_closed
 from components.operations.workspace import Workspace
@@ -199,7 +200,8 @@ def test_one_answer_is_too_few_to_judge_by(services: Services, store: Store, mak
     assert found["decision"]["action"] in ("none", "ask-labels")
     assert sorted(states(found)) == ["insufficient", "not-measurable", "not-measurable"]
     (told,) = [one["reasons"] for one in found["classes"] if one["state"] == "insufficient"]
-    assert any("too few for an alarm" in reason for reason in told)
+    assert any("nobody answered" in reason for reason in told)
+    assert found["overall"] is None
 
 
 def test_a_model_with_a_class_the_reference_does_not_know_is_judged_in_the_others(
@@ -214,6 +216,35 @@ def test_a_model_with_a_class_the_reference_does_not_know_is_judged_in_the_other
     found = watched(services, CLOSED + WEEK)
     assert found["decision"]["action"] == "none"
     assert dict(zip(classes, states(found), strict=True)) == {"cat": "ok", "dog": "ok", "yak": "no-reference"}
+
+    held_to = describe_reference(services)
+    assert held_to is not None
+    assert held_to["reason"] == "window 2026-11 is the first to measure yak"
+    levels = {one["name"]: one["precision"] for one in held_to["classes"]}
+    assert (round(levels["cat"], 9), round(levels["yak"], 9)) == (0.95, 1.0)
+    watched(services, CLOSED + 2 * WEEK)
+    assert [row["action"] for row in ledger.history(services.database, 9, "reference")] == ["extended"]
+
+
+def test_a_person_may_reset_the_reference_to_a_window_that_can_be_one(
+    services: Services, store: Store, make_chunk: Any
+) -> None:
+    set_reference(services)
+    store(make_chunk(0, 400))
+
+    def reset(window: str) -> dict[str, Any]:
+        return reset_reference(services, window, reason="checked by hand", actor="ada", now=CLOSED)
+
+    with pytest.raises(RefusedError, match="window 2026-10 cannot be the reference: it has no predictions"):
+        reset("2026-10")
+    draw_window(services, NOVEMBER.name, now=CLOSED)
+    with pytest.raises(RefusedError, match="it has no settled labels"):
+        reset(NOVEMBER.name)
+    say_what_was_right(services, CLOSED)
+    found = reset(NOVEMBER.name)
+    assert (found["window"], found["actor"], found["reason"]) == ("2026-11", "ada", "checked by hand")
+    assert [round(one["precision"], 9) for one in found["classes"]] == [1.0, 1.0, 1.0]
+    assert describe_reference(services) == found
 
 
 def test_a_chunk_with_a_confidence_of_nan_is_refused_and_nothing_of_it_is_stored(

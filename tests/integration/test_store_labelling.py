@@ -50,6 +50,18 @@ def record(database: Database, *answers: LabelAnswer, settle: Callable[..., Sett
     return {name: many for name, many in done.items() if many}
 
 
+def test_an_answer_dated_in_the_future_can_be_corrected(database: Database, tasks: list[LabelTask]) -> None:
+    record(database, says(tasks[0], "cat", minute=10**7))
+    later = NOW + timedelta(hours=1)
+    labelling.record_answers(database, [LabelAnswer(tasks[0].task_id, "dog", "ann", later)], later, single)
+    assert state(database, tasks[0])[:2] == ("settled", "dog")
+
+
+def test_a_clock_ahead_does_not_turn_a_correction_round(database: Database, tasks: list[LabelTask]) -> None:
+    record(database, says(tasks[0], "dog", minute=9), says(tasks[0], "cat", minute=8))
+    assert state(database, tasks[0])[:2] == ("settled", "dog")
+
+
 def state(database: Database, task: LabelTask) -> tuple[str, str | None, str | None]:
     asked = text("SELECT state, settled_answer, exported_in FROM label_task WHERE id = :id")
     with database.transaction() as connection:

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from components.monitoring.accuracy import estimate
+from components.monitoring.accuracy import MOST_UNANSWERED, estimate
 from components.monitoring.drift import minimum_effect_test
 from components.monitoring.policy import ReferenceLevel, judge, reference_from
 from components.monitoring.rates import lower_bound, upper_bound
@@ -103,8 +103,12 @@ def test_estimates_are_shares_inside_their_intervals(counts):
         assert (np.isnan(rates.low) == ~known).all()
     if estimates.labelled:
         assert abs(estimates.joint.sum() - 1) < 1e-9
+    if estimates.labelled and estimates.unanswered_overall <= MOST_UNANSWERED:
         assert 0 <= estimates.accuracy.low <= estimates.accuracy.high <= 1
         assert 0 <= estimates.calibration_error <= 1
+    else:
+        assert estimates.accuracy is None
+        assert estimates.calibration_error is None
 
 
 @SETTINGS

@@ -277,7 +277,7 @@ def test_a_reference_survives_being_stored():
 def test_a_malformed_stored_reference_says_what_to_do(reference):
     content = reference.as_json()
     del content["mix"]
-    with pytest.raises(Exception, match="reset the reference"):
+    with pytest.raises(Exception, match="perennial reference reset"):
         ReferenceLevel.from_json(content)
 
 

@@ -89,6 +89,12 @@ class DriftExplanation:
             return None
         return max(0.0, 1 - (self.misfit.v / self.change.v) ** 2)
 
+    def describe(self) -> str:
+        """Return the reason as an alert tells it, with how far it is shown."""
+        if self.state is DriftCause.UNDECIDED:
+            return f"whether only the class mix changed is not decided: {self.reason}"
+        return self.reason
+
     def as_json(self) -> dict[str, Any]:
         """Return state, reason and the numbers they were made from."""
         return {

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import ServiceError
+from components.monitoring.accuracy import estimate
 from components.monitoring.drift import findings, undecided
+from components.monitoring.prediction_drift import DriftExplanation, explain_prediction_drift
+from components.monitoring.reference import reference_obstacle
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle
 from components.records import IMAGE_STATISTICS, DriftFinding, Window
-from components.store import monitoring, predictions
+from components.store import labelling, monitoring, predictions
 
 logger = logging.getLogger(__name__)
 
+OF_PREDICTIONS = ("predicted", "confidence")
 COLUMNS = ("confidence", *IMAGE_STATISTICS)
 Counts = NDArray[np.int64]
 
@@ -48,6 +53,27 @@ def watch_drift(
     if closed and reference.window != window.name:
         draw_page(services, window, version, reference.window)
     return found
+
+
+def explain_change(
+    services: Services, window: Window, segment: predictions.Segment, found: Sequence[DriftFinding]
+) -> DriftExplanation | None:
+    """Return whether a change of the class mix explains how the predictions drifted; None where they did not.
+
+    They are held against the first window of the same model whose labels could be a reference: what that model takes
+    for what is known from there. The states of the explanation say what stays undecided.
+    """
+    if not any(finding.drifted for finding in found if finding.column in OF_PREDICTIONS):
+        return None
+    database, version = services.database, segment.model_version
+    for earlier in labelling.drawn_windows(database, version):
+        if earlier.start >= window.start:
+            break
+        known = labelling.counts(database, earlier, version)
+        if reference_obstacle(estimate(known)) is None:
+            now = monitoring.stratum_counts(database, window, version)
+            return explain_prediction_drift(known, now, services.workspace.params.monitor)
+    return None
 
 
 def set_reference_from_window(

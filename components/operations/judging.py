@@ -12,7 +12,7 @@ from components.monitoring.annotator_error import AnnotatorError, Corrected, ann
 from components.monitoring.evidence import judgement_inputs
 from components.monitoring.policy import Judgement, ReferenceLevel, Stage, judge
 from components.operations import reactions, reference
-from components.operations.drift_watch import watch_drift
+from components.operations.drift_watch import explain_change, watch_drift
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle, latest_closed
 from components.params import Monitor
@@ -65,6 +65,7 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
     shown = corrected(estimates, error) if error else None
     watched = Watched(window, segment, counts, estimates, error, shown, describe(pairs, error))
     drift = watch_drift(services, window, segment, now=now)
+    cause = explain_change(services, window, segment, drift)
     classes, decision = _judge(services, watched, now)
     accuracy = shown.accuracy if shown else estimates.accuracy
     overall = {
@@ -75,7 +76,7 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
     found = [c.as_json() for c in classes]
     monitoring.save_estimates(services.database, window, segment.model_version, found, now=now, overall=overall)
     if any(finding.drifted for finding in drift):
-        reactions.on_drift(services, watched.window, segment.model_version, drift, now=now)
+        reactions.on_drift(services, watched.window, segment.model_version, drift, cause=cause, now=now)
     return {
         "window": window.name,
         "model_version": segment.model_version,
@@ -86,6 +87,7 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
         "annotators": overall["annotators"],
         "classes": found,
         "drift": [finding.as_json() for finding in drift],
+        "prediction_drift": cause.as_json() if cause else None,
         "decision": decision.as_json(),
     }
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from components.alerts.message import accuracy_alert, drift_alert, recovered_alert
+from components.monitoring.prediction_drift import DriftExplanation
 from components.operations.alerting import open_alerts, page_address, recover, send_once
 from components.operations.services import Services
 from components.records import ClassAccuracy, Decision, DriftFinding, Window
@@ -42,11 +43,18 @@ def follow_up(
 
 
 def on_drift(
-    services: Services, window: Window, version: int, findings: Sequence[DriftFinding], *, now: datetime
+    services: Services,
+    window: Window,
+    version: int,
+    findings: Sequence[DriftFinding],
+    *,
+    cause: DriftExplanation | None,
+    now: datetime,
 ) -> None:
     """Tell people about drift. It asks for their attention; only measured accuracy starts a retraining."""
-    links = report_links(services, window, version)
-    send_once(services, drift_alert(window.name, version, findings, labels_asked=0, links=links), now=now)
+    links, because = report_links(services, window, version), cause.describe() if cause else ""
+    alert = drift_alert(window.name, version, findings, because=because, labels_asked=0, links=links)
+    send_once(services, alert, now=now)
 
 
 def report_links(services: Services, window: Window, version: int) -> dict[str, str]:

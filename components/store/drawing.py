@@ -178,6 +178,15 @@ def draw_kind(db: Database, window: Window, model_version: int) -> str | None:
     return None if found is None else str(found.kind)
 
 
+def drawn_windows(db: Database, model_version: int) -> list[Window]:
+    """Return the windows with a draw of the model's predictions, the earliest first."""
+    asked = select(draw_table.c.window_name).where(
+        draw_table.c.model_version == model_version, draw_table.c.round == FIRST
+    )
+    with db.transaction() as connection:
+        return sorted(Window.parse(name) for name in connection.execute(asked).scalars())
+
+
 def _locked_span(connection: Connection, window: Window, model_version: int) -> Span:
     name = f"draw {window.name} {model_version}"
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})

@@ -13,7 +13,7 @@ from components.errors import DataError
 from components.records import LabelTask, Window, require_utc
 from components.store.answers import record_answers
 from components.store.database import Database, Store, within
-from components.store.drawing import Response, counts, draw_kind, freeze_and_draw, response, top_up
+from components.store.drawing import Response, counts, draw_kind, drawn_windows, freeze_and_draw, response, top_up
 from components.store.spans import span_of
 from components.store.tables import label_task
 
@@ -23,6 +23,7 @@ __all__ = [
     "TaskPlace",
     "counts",
     "draw_kind",
+    "drawn_windows",
     "fill_training_queue",
     "freeze_and_draw",
     "mark_exported",

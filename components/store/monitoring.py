@@ -22,7 +22,7 @@ from components.store.references import (
     set_drift_reference,
     set_reference_level,
 )
-from components.store.rollups import class_counts, quantile_edges, rollup, sample
+from components.store.rollups import class_counts, quantile_edges, rollup, sample, stratum_counts
 from components.store.spans import span_of
 from components.store.tables import draw, drift_finding, judgement
 from components.store.values import jsonable
@@ -51,6 +51,7 @@ __all__ = [
     "save_findings",
     "set_drift_reference",
     "set_reference_level",
+    "stratum_counts",
     "windows_to_judge",
 ]
 

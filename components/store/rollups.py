@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import ColumnElement, Row, Subquery, and_, select, text, true
 
 from components.errors import ConfigurationError
-from components.records import IMAGE_STATISTICS, Window
+from components.records import CONFIDENCE_BINS, IMAGE_STATISTICS, Window
 from components.store.chunks import octaves_of
 from components.store.database import Database
 from components.store.spans import batches_of, months_of, span_of
@@ -48,11 +48,11 @@ GROUP BY p.predicted, p.conf_bin
 """
 )
 _COUNTED = text("UPDATE batch SET rolled_up_rows = rows WHERE number = ANY(CAST(:numbers AS bigint[]))")
-_CLASS_COUNTS = text(
+_STRATUM_COUNTS = text(
     """
-SELECT predicted, sum(n) FROM prediction_daily
+SELECT predicted, conf_bin, sum(n) FROM prediction_daily
 WHERE day >= :first_day AND day < :end_day AND model_version = :version
-GROUP BY predicted
+GROUP BY predicted, conf_bin
 """
 )
 
@@ -71,14 +71,20 @@ def rollup(db: Database, window: Window) -> int:
 
 def class_counts(db: Database, window: Window, model_version: int) -> NDArray[np.int64]:
     """Return (K,) how many predictions of the segment name each class, late rows included."""
+    counted: NDArray[np.int64] = stratum_counts(db, window, model_version).sum(axis=1)
+    return counted
+
+
+def stratum_counts(db: Database, window: Window, model_version: int) -> NDArray[np.int64]:
+    """Return (K, B) predictions of the segment per predicted class and confidence bin, late rows included."""
     import numpy as np
 
     rollup(db, window)
     with db.transaction() as connection:
         span = span_of(connection, window, model_version)
-        found = np.zeros(len(span.classes), np.int64)
-        for predicted, many in connection.execute(_CLASS_COUNTS, days_of(window, model_version)):
-            found[predicted] = int(many)
+        found = np.zeros((len(span.classes), CONFIDENCE_BINS), np.int64)
+        for predicted, confidence_bin, many in connection.execute(_STRATUM_COUNTS, days_of(window, model_version)):
+            found[predicted, confidence_bin] = int(many)
     return found
 
 

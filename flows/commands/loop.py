@@ -53,12 +53,13 @@ def segment_lines(segment: dict[str, Any]) -> list[str]:
         (c["name"], c["predicted"], c["labels"], _interval(c["precision"]), _interval(c["recall"]), c["state"])
         for c in segment["classes"]
     ]
+    cause = segment["prediction_drift"]
     drifted = [f"{d['column']} (V {d['v']:.3f})" for d in segment["drift"] if d["drifted"]]
     return [
         f"window {segment['window']}, model {segment['model_version']}: "
         f"{segment['predictions']} predictions, {segment['labels']} labels",
         table(("class", "predicted", "labels", "precision", "recall", "state"), rows),
-        f"drift: {', '.join(drifted) or 'none'}",
+        f"drift: {', '.join(drifted) or 'none'}" + (f"; {cause['reason']}" if cause else ""),
         f"decision: {decision['action']} {', '.join(decision['classes'])}: {decision['reason']}",
         "",
     ]

@@ -130,6 +130,13 @@ class Restart(Section):
     number: Annotated[int, Field(ge=0)] = 0
 
 
+class SuspectedChange(Section):
+    """Since which window classes fell: labels from before are held against those from then on."""
+
+    since: str
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
 class Evaluate(Section):
     """How a trained model is measured."""
 
@@ -235,6 +242,7 @@ class Params(Section):
     audit: Audit = Audit()
     train: Train = Train()
     restart: Restart = Restart()
+    changes: tuple[SuspectedChange, ...] = ()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
     gate: Gate = Gate()

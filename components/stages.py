@@ -35,22 +35,30 @@ logger = logging.getLogger("components.stages")
 METRICS_FILE = "metrics.json"
 METRICS_LOG_FILE = "metrics.jsonl"
 
+NEXT_TO_NOTHING = 1e-3
+"""Weight of a label that is out of date where the audit's models learn: those images are to be judged, too."""
+
 # The first with images is what calibration is judged on.
 EVALUATED = ("frozen_test", "validation", "golden", "test")
 
 
 def audit(params: Params) -> None:
-    """Write which labels are hard to believe: suspects.parquet, out_of_fold.parquet, metrics.json."""
+    """Write which labels are hard to believe or out of date: suspects, out_of_fold and stale .parquet, metrics.json."""
     from components.labels.issues import find_issues
+    from components.labels.stale import find_stale, write_stale
     from components.labels.suspects import write_out_of_fold, write_suspects
     from components.model.dataset import StoredImages, load_learning
     from components.model.folds import unjudgeable_classes
     from components.model.out_of_fold import out_of_fold
 
-    learning = load_learning(StoredImages.of(params), params.preprocess, params.train)
+    stored = StoredImages.of(params)
+    learning = load_learning(stored, params.preprocess, params.train)
+    stale = find_stale(stored, learning.spec, params)
+    outdated = learning.named(stale.table["image_id"].to_pylist())
     groups, labels, classes = learning.rows["group_id"].to_pylist(), learning.data.labels, learning.classes
+    counted = replace(learning.data, weights=np.where(outdated, NEXT_TO_NOTHING, learning.data.weights))
     probabilities, fold = out_of_fold(
-        learning.data, groups, len(classes), spec=learning.spec, train=params.train, audit=params.audit
+        counted, groups, len(classes), spec=learning.spec, train=params.train, audit=params.audit
     )
     issues = find_issues(labels, probabilities)
     not_judged = unjudgeable_classes(groups, labels, len(classes), params.audit.folds)
@@ -60,6 +68,7 @@ def audit(params: Params) -> None:
     image_ids = learning.rows["image_id"].to_pylist()
     write_suspects(folder, image_ids, labels, issues, classes)
     write_out_of_fold(folder, image_ids, probabilities, fold)
+    write_stale(folder, stale)
     given, doubted = (np.bincount(part, minlength=len(classes)) for part in (labels, labels[issues.suspect]))
     metrics = {
         "images": len(labels),
@@ -68,6 +77,7 @@ def audit(params: Params) -> None:
         "noise": {name: round(doubted[k] / given[k], 5) for k, name in enumerate(classes) if given[k]},
         "agreement": round(float((issues.likely == labels).mean()), 5),
         "not_judged": [classes[k] for k in not_judged],
+        "stale": stale.report(),
     }
     _write_json(folder / METRICS_FILE, metrics)
     logger.info("audit: %d of %d labels are suspect", metrics["suspects"], len(labels))
@@ -77,6 +87,7 @@ def train(params: Params) -> None:
     """Write a trained model: model.pt (weights only), model.json, metrics.jsonl, metrics.json, checkpoints."""
     import torch
 
+    from components.labels.stale import read_stale
     from components.model.backbones import build
     from components.model.dataset import StoredImages, load_learning
     from components.model.progress import MetricsLog
@@ -84,7 +95,9 @@ def train(params: Params) -> None:
 
     learning = load_learning(StoredImages.of(params), params.preprocess, params.train)
     weights = _weigh(learning, params)
-    learnt = learning.training & (weights > 0)
+    outdated = learning.named(read_stale(Path(params.paths.audit)))
+    learnt = learning.training & (weights > 0) & ~outdated
+    judging = ~learning.training & ~outdated
     spec = ModelSpec(learning.classes, learning.spec, params.train.backbone)
     seed = params.train.seed + params.restart.number
     network = build(
@@ -100,7 +113,7 @@ def train(params: Params) -> None:
     fitted = fit(
         network,
         replace(learning.data.take(learnt), weights=weights[learnt]),
-        learning.data.take(~learning.training),
+        learning.data.take(judging),
         spec=spec.preprocess,
         params=params.train.model_copy(update={"seed": seed}),
         log=MetricsLog(folder / METRICS_LOG_FILE, lambda: datetime.now(UTC)),
@@ -112,8 +125,9 @@ def train(params: Params) -> None:
         "images": int(learnt.sum()),
         "production_images": int((learnt & learning.production).sum()),
         "left_out": int((learning.training & ~learnt).sum()),
+        "out_of_date": int(outdated.sum()),
         "weighted_down": int((learnt & (weights < 1)).sum()),
-        "validation_images": int((~learning.training).sum()),
+        "validation_images": int(judging.sum()),
         "best_epoch": fitted.epoch,
         "epochs": fitted.epochs,
         "precision": fitted.precision,
@@ -128,6 +142,7 @@ def evaluate(params: Params) -> None:
     from components.evaluation.measure import measure
     from components.evaluation.metrics import confusion
     from components.evaluation.report import draw_confusion, draw_reliability, markdown
+    from components.labels.stale import read_stale
     from components.model.backbones import restore
     from components.model.calibration import softmax
     from components.model.dataset import StoredImages
@@ -135,7 +150,8 @@ def evaluate(params: Params) -> None:
     network, spec = restore(Path(params.paths.model))
     stored = StoredImages.of(params)
     _same_classes(stored, spec)
-    parts = _logits_of_parts(stored, network, spec, params.evaluate.batch_size)
+    outdated = read_stale(Path(params.paths.audit))
+    parts = _logits_of_parts(stored, network, spec, params.evaluate.batch_size, outdated)
     metrics = measure(parts, spec.classes, params.evaluate)
     metrics = {"backbone": spec.backbone, "class_names": list(spec.classes), **metrics}
 
@@ -230,13 +246,16 @@ def _weigh(learning: LearningSet, params: Params) -> NDArray[np.float32]:
     )
 
 
-def _logits_of_parts(stored: StoredImages, network: nn.Module, spec: ModelSpec, batch_size: int) -> dict[str, Part]:
+def _logits_of_parts(
+    stored: StoredImages, network: nn.Module, spec: ModelSpec, batch_size: int, outdated: frozenset[str]
+) -> dict[str, Part]:
+    from components.data.manifest import without
     from components.evaluation.measure import Part
     from components.model.training import predict_logits
 
     parts = {}
     for name in EVALUATED:
-        rows = stored.manifest.select(name)
+        rows = without(stored.manifest.select(name), outdated)
         if len(rows):
             images = stored.pixels(rows, spec.preprocess)
             parts[name] = Part(predict_logits(network, images, spec.preprocess, batch_size), stored.labels(rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,13 @@ class Manifest:
         metadata = {_CLASSES_KEY: json.dumps(list(self.classes), ensure_ascii=False).encode()}
         table = self.table.cast(MANIFEST_SCHEMA).sort_by("image_id").combine_chunks().replace_schema_metadata(metadata)
         pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP, version="2.6")
+
+
+def without(rows: pa.Table, image_ids: Collection[str]) -> pa.Table:
+    """Return manifest rows without those of `image_ids`."""
+    if not image_ids:
+        return rows
+    return rows.filter(pc.invert(pc.is_in(rows["image_id"], pa.array(sorted(image_ids), pa.string()))))
 
 
 def _known(names: tuple[str, ...], known: tuple[str, ...], what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,6 +108,11 @@ class LearningSet:
     training: NDArray[np.bool_]
     production: NDArray[np.bool_]
     given: NDArray[np.bool_]
+
+    def named(self, image_ids: Collection[str]) -> NDArray[np.bool_]:
+        """Return (N,), which rows are among `image_ids`."""
+        wanted = set(image_ids)
+        return np.array([image_id in wanted for image_id in self.rows["image_id"].to_pylist()], dtype=bool)
 
 
 def load_learning(stored: StoredImages, preprocess: Preprocess, train: Train) -> LearningSet:

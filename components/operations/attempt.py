@@ -35,7 +35,7 @@ class Attempt:
     """One attempt at one retrain request, and which of its candidates is being made.
 
     number: from 1; a higher one takes over from a process that died. worker: who holds the claim. alarmed: the classes
-    that raised an alarm, each with the rules that condemned it. candidate: from 0.
+    that raised an alarm, each with the rules that condemned it. candidate: from 0. window: in which it was raised.
     """
 
     request: int
@@ -45,6 +45,7 @@ class Attempt:
     reason: str
     alarmed: dict[str, list[str]]
     candidate: int = 0
+    window: str | None = None
 
     def run_key(self, *inputs: bytes) -> str:
         """Return the name under which a repeated step finds the MLflow run that it made from the same `inputs` before.
@@ -98,6 +99,7 @@ def begin(services: Services, *, cause: Cause, reason: str, force: bool, actor: 
         cause=claimed.evidence.get("cause", cause),
         reason=claimed.reason,
         alarmed={name: rules.get(name, ["precision"]) for name in claimed.classes},
+        window=claimed.window,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from components.data.manifest import Manifest
 from components.evaluation.gate import CandidateResults, judge_candidate
+from components.labels.stale import read_stale
 from components.model.artifact import read_spec
 from components.model.calibration import expected_calibration_error
 from components.model.predictor import Predictor
@@ -65,7 +66,8 @@ def judge(services: Services, clone: Path, attempt: Attempt, version: int) -> di
     params = load_params(clone / "params.yaml")
     export = clone / params.paths.export
     metrics = stage_metrics(clone, params)
-    images = held_out(Manifest.read(clone / params.paths.manifest), params.data.golden_windows)
+    outdated = read_stale(clone / params.paths.audit)
+    images = held_out(Manifest.read(clone / params.paths.manifest), params.data.golden_windows, outdated)
     reader, batch = clone_reader(clone, params), params.evaluate.batch_size
     candidate = Predictor(export)
     classes = candidate.spec.classes
@@ -88,7 +90,9 @@ def judge(services: Services, clone: Path, attempt: Attempt, version: int) -> di
     verdict = judge_candidate(
         results, champion, alarmed=attempt.alarmed, rules=params.gate, champion_expected=current is not None
     ).as_json()
-    verdict["images"] = {"validation": int((~images.golden).sum()), "golden": int(images.golden.sum())}
+    verdict["images"] = {
+        "validation": int((~images.golden).sum()), "golden": int(images.golden.sum()), "out_of_date": len(outdated),
+    }  # fmt: skip
     verdict["against"] = current.version if current else None
     _note(services, version, verdict, metrics["evaluation"])
     return verdict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from components.data.decode import ImageLimits
-from components.data.manifest import Manifest
+from components.data.manifest import Manifest, without
 from components.data.shards import ShardReader
 from components.model.predictor import Predictor
 from components.model.preprocess import decode_and_resize
@@ -29,9 +29,12 @@ class HeldOut:
     golden: NDArray[np.bool_]
 
 
-def held_out(manifest: Manifest, golden_windows: int) -> HeldOut:
-    """Return the gate's images: validation, and the golden rows of the latest `golden_windows` windows."""
-    rows = manifest.select("validation", "golden")
+def held_out(manifest: Manifest, golden_windows: int, outdated: Collection[str] = ()) -> HeldOut:
+    """Return the gate's images: validation, and the golden rows of the latest `golden_windows` windows.
+
+    outdated: image ids whose labels no longer count; they would have the candidate answer as the champion did.
+    """
+    rows = without(manifest.select("validation", "golden"), outdated)
     windows = sorted({w for w in manifest.select("golden")["window"].to_pylist() if w is not None})
     latest = set(windows[-golden_windows:])
     split, window = rows["split"].to_pylist(), rows["window"].to_pylist()

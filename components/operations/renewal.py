@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -23,11 +22,11 @@ from components.operations.attempt import REQUEST_TAG, RETRAINING, Attempt, requ
 from components.operations.ingestion import code_lock_sources, dataset_paths
 from components.operations.promotion import promote
 from components.operations.services import Services
+from components.operations.written_params import note_change, set_restart
 from components.params import Params, load_params
 from components.records import GateVerdict
 from components.store import champions, labelling, ledger, requests
 
-_RESTART = re.compile(r"^restart:.*\n(?:[ \t]+.*\n|\n(?=[ \t]))*", re.MULTILINE)
 METRIC_FILES = ("audit", "model", "evaluation", "export")
 
 
@@ -73,19 +72,15 @@ def _as_items(services: Services, settled: Sequence[labelling.SettledLabel]) -> 
 
 
 def prepare_stages(clone: WorkspaceClone, attempt: Attempt) -> None:
-    """Write what makes stages run: code.lock after an upgrade of the code, params.yaml for a second candidate."""
+    """Write what makes stages run: code.lock after an upgrade of the code, params.yaml for a second candidate.
+
+    After an alarm params.yaml also says since when which classes fell: labels from before may be out of date.
+    """
     package, constraints = code_lock_sources()
     write_code_lock(clone.root / "code.lock", package, constraints)
     set_restart(clone.root / "params.yaml", attempt.candidate)
-
-
-def set_restart(path: Path, number: int) -> None:
-    """Write `restart.number` into a params.yaml, leaving every other line as it is."""
-    if load_params(path).restart.number == number:
-        return
-    text = path.read_text(encoding="utf-8")
-    kept = _RESTART.sub("", f"{text}\n").rstrip("\n")
-    path.write_text(f"{kept}\n\nrestart:\n  number: {number}\n", encoding="utf-8")
+    if attempt.alarmed and attempt.window is not None:
+        note_change(clone.root / "params.yaml", attempt.window, attempt.alarmed)
 
 
 def another_candidate(

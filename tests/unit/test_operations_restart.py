@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from components.operations.attempt import Attempt
-from components.operations.renewal import set_restart
+from components.operations.written_params import set_restart
 from components.params import load_params
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "params.yaml"

@@ -1,0 +1,177 @@
+"""Labels a dataset has outlived: found once a class has fallen, kept in a file, and left out wherever labels count."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from components.errors import DataError, IntegrityError
+from components.labels.contradictions import (
+    Change,
+    Contradicted,
+    Examined,
+    find_changes,
+    find_contradicted,
+    pairs_of,
+)
+from components.model.dataset import StoredImages
+from components.model.inputs import ImageSet
+from components.model.past import Features, features_of, past_model
+from components.model.preprocess import PreprocessSpec
+from components.params import Params, SuspectedChange
+from components.records import Window
+
+STALE_FILE = "stale.parquet"
+_SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), False),
+        pa.field("label", pa.string(), False),
+        pa.field("means", pa.string(), False),  # the class that recent labels call such images
+        pa.field("probability", pa.float64(), False),
+        pa.field("since", pa.string(), False),
+    ]
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StaleLabels:
+    """Old labels that newer ones contradict. table: image_id, label, means, probability, since. changes: for people."""
+
+    table: pa.Table
+    changes: tuple[dict[str, Any], ...]
+
+    def report(self) -> dict[str, Any]:
+        """Return what metrics.json says: how many labels, and each change with its evidence."""
+        return {"labels": len(self.table), "changes": list(self.changes)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """Every active image of a dataset version, N in all."""
+
+    image_ids: list[str]
+    labels: NDArray[np.int64]
+    starts: list[Any]  # of the window whose prediction was labelled, None for what came with its label
+    split: NDArray[np.str_]
+    images: NDArray[np.uint8]
+
+
+def find_stale(stored: StoredImages, spec: PreprocessSpec, params: Params) -> StaleLabels:
+    """Return the labels that are out of date since one of `params.changes`; none where there is none.
+
+    Only labels of the training split are learnt from; labels of every split may be found out of date. Raises
+    ConfigurationError for a change since what is no window.
+    """
+    if not params.changes:
+        return StaleLabels(_SCHEMA.empty_table(), ())
+    table = stored.manifest.select()
+    plain = PreprocessSpec.of(params.preprocess, (0.0,) * spec.channels, (1.0,) * spec.channels)
+    windows = table["window"].to_pylist()
+    rows = _Rows(
+        image_ids=table["image_id"].to_pylist(),
+        labels=stored.labels(table),
+        starts=[None if name is None else Window.parse(name).start for name in windows],
+        split=np.array(table["split"].to_pylist()),
+        images=stored.pixels(table, plain),
+    )
+    found: dict[int, dict[str, Any]] = {}
+    told: list[dict[str, Any]] = []
+    for suspected in params.changes:
+        _examine(rows, suspected, stored.manifest.classes, spec, params, found, told)
+    table = pa.Table.from_pylist([found[row] for row in sorted(found)], _SCHEMA)
+    return StaleLabels(table, tuple(told))
+
+
+def write_stale(folder: Path, stale: StaleLabels) -> None:
+    """Write stale.parquet, one row a label that no longer counts."""
+    pq.write_table(stale.table, folder / STALE_FILE)
+
+
+def read_stale(folder: Path) -> frozenset[str]:
+    """Return the image ids whose labels no longer count.
+
+    Raises DataError if there is no audit in `folder`, IntegrityError if its file is damaged.
+    """
+    path = folder / STALE_FILE
+    try:
+        return frozenset(pq.read_table(path, columns=["image_id"])["image_id"].to_pylist())
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; run the audit stage first") from error
+    except (pa.ArrowException, KeyError) as error:
+        raise IntegrityError(f"{path} is damaged, run the audit stage again: {error}") from error
+
+
+def _examine(
+    rows: _Rows,
+    suspected: SuspectedChange,
+    classes: tuple[str, ...],
+    spec: PreprocessSpec,
+    params: Params,
+    found: dict[int, dict[str, Any]],
+    told: list[dict[str, Any]],
+) -> None:
+    """Add to `found` what is out of date since `suspected`, by row, and to `told` the evidence."""
+    since = Window.parse(suspected.since).start
+    later = np.array([start is not None and start >= since for start in rows.starts], bool)
+    fallen = [classes.index(name) for name in suspected.classes if name in classes]
+    training = rows.split == "train"
+    learnt, recent = training & ~later, training & later
+    if not recent.any() or len(np.unique(rows.labels[learnt])) < 2:
+        return
+    old = ImageSet(rows.images[learnt], rows.labels[learnt], np.ones(int(learnt.sum()), np.float32))
+    past = past_model(old, rows.images, len(classes), spec=spec, train=params.train, audit=params.audit)
+    # A recent label outside the training split measures; what is learnt from it would come back as a better measure.
+    kept = np.flatnonzero(~later | recent)
+    examined = Examined(
+        labels=rows.labels[kept],
+        called=past.called[kept],
+        confidence=past.confidence[kept],
+        recent=recent[kept],
+        learnt=learnt[kept],
+    )
+    for change in find_changes(examined, pairs_of(fallen, len(classes))):
+        called = kept[examined.called == change.before]
+        of_rows = features_of(past, rows.images, spec, fit_on=called, seed=params.train.seed)
+        contradicted = find_contradicted(examined, change, partial(_of_kept, of_rows, kept), seed=params.train.seed)
+        told.append(_told(suspected, change, contradicted, classes))
+        logger.info("audit: %s", told[-1]["words"])
+        for row, probability in zip(kept[contradicted.rows], contradicted.probability, strict=True):
+            found.setdefault(int(row), {
+                "image_id": rows.image_ids[row], "label": classes[change.before], "means": classes[change.now],
+                "probability": float(probability), "since": suspected.since,
+            })  # fmt: skip
+
+
+def _of_kept(features: Features, kept: NDArray[np.int64], wanted: NDArray[np.int64]) -> Mapping[str, Any]:
+    return features(kept[wanted])
+
+
+def _told(
+    suspected: SuspectedChange, change: Change, contradicted: Contradicted, classes: tuple[str, ...]
+) -> dict[str, Any]:
+    before, now, labels = classes[change.before], classes[change.now], len(contradicted.rows)
+    often = f"in {100 * change.recent_share:.0f} % since {suspected.since}, before in {100 * change.old_share:.0f} %"
+    return {
+        "since": suspected.since,
+        "from": before,
+        "to": now,
+        "old_share": round(change.old_share, 4),
+        "recent_share": round(change.recent_share, 4),
+        "p_value": change.p_value,
+        "recent_labels": change.recent_labels,
+        "told_by": contradicted.features,
+        "log_loss": None if contradicted.log_loss is None else round(contradicted.log_loss, 4),
+        "labels": labels,
+        "words": f"of what was called {before}, people say {now} {often}; {labels} older labels no longer count",
+    }

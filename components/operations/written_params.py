@@ -1,0 +1,45 @@
+"""The sections of params.yaml that a retraining writes itself, each committed with the run it was written for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.params import SuspectedChange, load_params
+from components.records import Window
+
+SAME_CHANGE = timedelta(days=183)
+"""Within so long of an alarm, another one of the same class is taken for the same change, not yet mended."""
+
+
+def set_restart(path: Path, number: int) -> None:
+    """Write `restart.number` into a params.yaml, leaving every other line as it is."""
+    if load_params(path).restart.number != number:
+        _write_section(path, "restart", {"number": number})
+
+
+def note_change(path: Path, since: str, classes: Collection[str]) -> None:
+    """Write into a params.yaml that `classes` fell in the window `since`; what is noted already stays as it is."""
+    known = list(load_params(path).changes)
+    start = Window.parse(since).start
+    for place, change in enumerate(known):
+        age = start - Window.parse(change.since).start
+        if timedelta(0) <= age <= SAME_CHANGE and set(change.classes) & set(classes):
+            known[place] = change.model_copy(update={"classes": tuple(sorted({*change.classes, *classes}))})
+            break
+    else:
+        known.append(SuspectedChange(since=since, classes=tuple(sorted(classes))))
+    if tuple(known) != load_params(path).changes:
+        _write_section(path, "changes", [change.model_dump(mode="json") for change in known])
+
+
+def _write_section(path: Path, name: str, content: Any) -> None:
+    section = re.compile(rf"^{name}:.*\n(?:[ \t]+.*\n|- .*\n|\n(?=[ \t]))*", re.MULTILINE)
+    kept = section.sub("", path.read_text(encoding="utf-8") + "\n").rstrip("\n")
+    written = yaml.safe_dump({name: content}, allow_unicode=True, sort_keys=False)
+    path.write_text(f"{kept}\n\n{written}", encoding="utf-8")

@@ -8,7 +8,7 @@ A request that is refused, for the cooldown or for too few labels, is asked agai
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -110,7 +110,8 @@ class Replay:
     """One set of rules on its way through the windows. `attempts` are the retrainings it started, oldest first.
 
     outcome: given the window of the alarm and the start, what that retraining came to. outside: retrainings that
-    started whatever the rules said, oldest first: people's and the schedule's. They count for the cooldown.
+    started whatever the rules said, oldest first: people's and the schedule's. They count for the cooldown, and one
+    that begins while a request waits serves it, as in the live loop.
     """
 
     def __init__(self, rules: Rules, *, outcome: Outcomes, outside: Sequence[Attempt] = ()) -> None:
@@ -137,7 +138,7 @@ class Replay:
             if self._outside and (asked_at is None or self._outside[0].started_at <= asked_at):
                 if self._outside[0].started_at > until:
                     return
-                self._begin(self._outside.pop(0))
+                self._begin_outside(self._outside.pop(0))
             elif self._request is not None and self._request.ask_at <= until:
                 self._ask(self._request)
             else:
@@ -259,6 +260,14 @@ class Replay:
         attempt = Attempt(now, outcome, request.window, request.refusals, request.first_refusal)
         self.attempts.append(attempt)
         self._request = None
+        self._begin(attempt)
+
+    def _begin_outside(self, attempt: Attempt) -> None:
+        """Let a retraining begin that somebody else started: it serves the request that waits, if one does."""
+        if self._request is not None:
+            attempt = replace(attempt, window=self._request.window)
+            self.attempts.append(attempt)
+            self._request = None
         self._begin(attempt)
 
     def _begin(self, attempt: Attempt) -> None:

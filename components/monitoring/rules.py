@@ -67,9 +67,10 @@ def compared(params: Params, files: Sequence[Path]) -> list[Rules]:
     A file goes by its stem, or by its path where two have the same stem or it is a name of ours.
     Raises ConfigurationError for a file that is no rules file.
     """
+    files = list(dict.fromkeys(files))
     stems = Counter(path.stem for path in files)
     stems.update({IN_FORCE: 1, ALWAYS: 1, NEVER: 1, RECORDED: 1})
-    named = [(path, path.stem if stems[path.stem] == 1 else str(path)) for path in dict.fromkeys(files)]
+    named = [(path, path.stem if stems[path.stem] == 1 else str(path)) for path in files]
     return [
         in_force(params),
         *(load_rules(path, name, params) for path, name in named),

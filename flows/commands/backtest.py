@@ -131,7 +131,7 @@ def _stored_lines(result: dict[str, Any]) -> list[str]:
     ]
     header = ("rules", "alarms", "retrainings", "held back", "labels", "missing", "changed")
     fired = [
-        (w["window"], w["model_version"], r["name"], ", ".join(w["classes"]), (w["retrained_at"] or "-")[:10],
+        (w["window"], w["model_version"], r["name"], ", ".join(w["classes"]), _start(r, w),
          w["refused_before"] or "-")
         for r in result["rules"] for w in r["windows"] if w["action"] == "retrain" and w["classes"]
     ]  # fmt: skip
@@ -163,7 +163,7 @@ def _years_lines(result: dict[str, Any]) -> list[str]:
         "needless", "true accuracy", "against in force", "changed",
     )  # fmt: skip
     return [
-        f"simulated: {result['years']} years, seed {result['seed']}, {world['predictions']} predictions a {unit}, "
+        f"simulated: {result['years']} year{'' if result['years'] == 1 else 's'}, seed {result['seed']}, {world['predictions']} predictions a {unit}, "
         f"{world['classes']} classes, {world['accuracy']:.1%} right when healthy, like {world['like']}",
         f"a year has {world['silent_drops']:g} silent drops, {world['low_confidence_drops']:g} at low confidence "
         f"({low:g} to {high:g} points), {world['mix_changes']:g} changes of the mix; {world['quiet_share']:.0%} of "
@@ -178,6 +178,11 @@ def _closing(result: dict[str, Any]) -> list[str]:
     lines = [f"without effect in a backtest: {'; '.join(unused)}"] if unused else []
     lines += ["", "what this cannot know:", *(f"- {limit}" for limit in result["limits"])]
     return [*lines, f"page: {result['page']}"] if result["page"] else lines
+
+
+def _start(rules: dict[str, Any], window: dict[str, Any]) -> str:
+    """Return the day on which the alarm's retraining started, if it did or was asked for."""
+    return (window["retrained_at"] or ("waits" if rules["waiting"] == window["window"] else "-"))[:10]
 
 
 def _changed(rules: dict[str, Any]) -> str:

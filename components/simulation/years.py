@@ -33,6 +33,7 @@ LIMITS = (
     "a retraining serves from the first window that begins after its start; if its gate passes, it knows every drop "
     "whose window had closed before",
     "a retraining costs the answers of its training queue (labelling.training_queue), counted among the labels",
+    "a retraining makes nothing worse, however needless; always-fire measures nothing and asks for no sample",
     "retrainings by schedule or by hand are left out",
 )
 

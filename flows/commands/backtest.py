@@ -150,6 +150,7 @@ def _stored_lines(result: dict[str, Any]) -> list[str]:
 
 def _years_lines(result: dict[str, Any]) -> list[str]:
     world, unit = result["world"], result["window"]
+    years = "1 year" if result["years"] == 1 else f"{result['years']} years"
     low, high = (100 * points for points in world["drop_points"])
     rows = [
         (r["name"], f"{r['found']} of {r['drops']}", _number(r["windows_to_alarm"]), r["true_alarms"],
@@ -163,7 +164,7 @@ def _years_lines(result: dict[str, Any]) -> list[str]:
         "needless", "true accuracy", "against in force", "changed",
     )  # fmt: skip
     return [
-        f"simulated: {result['years']} year{'' if result['years'] == 1 else 's'}, seed {result['seed']}, {world['predictions']} predictions a {unit}, "
+        f"simulated: {years}, seed {result['seed']}, {world['predictions']} predictions a {unit}, "
         f"{world['classes']} classes, {world['accuracy']:.1%} right when healthy, like {world['like']}",
         f"a year has {world['silent_drops']:g} silent drops, {world['low_confidence_drops']:g} at low confidence "
         f"({low:g} to {high:g} points), {world['mix_changes']:g} changes of the mix; {world['quiet_share']:.0%} of "
@@ -197,7 +198,7 @@ def _points(mean: dict[str, float | None] | None, form: str) -> str:
     if mean is None or mean["mean"] is None:
         return "-"
     error = mean["standard_error"]
-    return form.format(100 * mean["mean"]) + ("" if error is None else f" ± {100 * error:.2f}")
+    return form.format(round(100 * mean["mean"], 2) + 0.0) + ("" if error is None else f" ± {100 * error:.2f}")
 
 
 VERBS = (backtest,)

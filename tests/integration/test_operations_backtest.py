@@ -226,6 +226,25 @@ def test_the_first_answers_of_a_smaller_draw_are_those_a_real_draw_takes(lived: 
 
 
 @pytest.mark.slow
+def test_people_read_what_each_set_of_rules_would_have_done(lived: Services) -> None:
+    from flows.commands.backtest import _stored_lines
+
+    result = {**replayed(lived, triple=rules("triple", share=0.3)), "page": None}
+    shown = "\n".join(_stored_lines(result))
+    assert "6 judged segments, 2026-01 to 2026-06" in shown
+    assert "the rules in force decide as recorded in 6 of 6 segments" in shown
+    rows = [line.split() for line in shown.splitlines()]
+    recorded = result["recorded"]
+    assert next(row for row in rows if row[:1] == ["recorded"])[1:4] == [
+        str(recorded[key]) for key in ("alarms", "retrainings", "labels")
+    ]
+    alarms = [row for row in rows if row[:3] == [FELL_IN, "1", "triple"]]
+    assert len(alarms) == 1
+    assert "the cooldown ends" in shown
+    assert "waits" in shown or of(result, "in force")["waiting"] is None
+
+
+@pytest.mark.slow
 def test_simulated_years_are_modelled_on_the_newest_window_without_an_alarm(lived: Services) -> None:
     found = quiet_window(lived, None)
     assert found is not None

@@ -9,9 +9,9 @@ import sys
 import click
 
 from components.errors import PerennialError
-from flows.commands import data, labels, loop, models, workspaces
+from flows.commands import backtest, data, labels, loop, models, workspaces
 
-VERBS = (*workspaces.VERBS, *data.VERBS, *models.VERBS, *labels.VERBS, *loop.VERBS)
+VERBS = (*workspaces.VERBS, *data.VERBS, *models.VERBS, *labels.VERBS, *backtest.VERBS, *loop.VERBS)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

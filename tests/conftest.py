@@ -90,7 +90,7 @@ def model(database: Database) -> ModelVersion:
     return made
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model() -> Callable[..., ModelVersion]:
     """A function of (version, classes) that makes a record of a model."""
     return model_version
@@ -113,7 +113,7 @@ def model_version(version: int, classes: tuple[str, ...] = CLASSES) -> ModelVers
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_chunk() -> Callable[..., ScoredChunk]:
     """A function of (first item, rows, seed, classes) that makes a chunk as scoring would."""
     return scored_chunk

@@ -123,8 +123,10 @@ def answer_shares(counts: StratumCounts) -> FloatArray:
     return shares
 
 
-def dropped(shares: FloatArray, class_index: int, drop: float) -> FloatArray:
+def dropped(shares: FloatArray, class_index: int, drop: float | FloatArray) -> FloatArray:
     """Return `shares` with the predictions of one class right less often by `drop` (never below 0) in every bin.
+
+    drop: one number, or one for each bin (B,).
 
     What it loses goes to the other classes as they shared its errors before, evenly where it made none.
     """

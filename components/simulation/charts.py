@@ -125,9 +125,10 @@ def labels_chart(months: Sequence[Month]) -> Drawing:
 
 def draw_grid(drawing: Drawing, axis: ShareAxis, steps: Steps) -> None:
     """Draw a line a tick and write its share to the left."""
+    digits = 0 if axis.tick >= 0.01 else 1
     for place, tick in enumerate(axis.ticks()):
         drawing.line((steps.left, axis.y(tick)), (steps.right, axis.y(tick)), "axis" if place == 0 else "grid")
-        drawing.text((steps.left - 6, axis.y(tick) + 3.5), percent(tick, 0), "tick", anchor="end")
+        drawing.text((steps.left - 6, axis.y(tick) + 3.5), percent(tick, digits), "tick", anchor="end")
 
 
 def draw_months(drawing: Drawing, months: Sequence[Month], steps: Steps, y: float, font: float) -> None:

@@ -25,14 +25,15 @@ def write_report(months: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
     """
     if not months:
         raise DataError(f"{path}: there is no month to report; run the scenario for at least one")
-    page = _environment().get_template("demo_report.html").render(_context(months, summary))
+    page = page_environment().get_template("demo_report.html").render(_context(months, summary))
     with unpublished(path.parent) as (file, temporary):
         # A class may be named after a folder whose name is not valid Unicode.
         file.write(page.encode("utf-8", "backslashreplace"))
         publish(file, temporary, path)
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Return the templates of this package with the filters that numbers and months are written by."""
     environment = Environment(
         loader=PackageLoader("components.simulation", "templates"),
         autoescape=True,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import ceil, floor
 
 DIGIT_WIDTH = 0.56  # of the font size, as a proportional sans-serif has it on average
 
 # Lowest value shown and the distance of its ticks; the first that shows every value is taken.
 _SHARE_AXES = ((0.95, 0.01), (0.9, 0.02), (0.8, 0.05), (0.7, 0.1), (0.6, 0.1), (0.4, 0.2), (0.0, 0.25))
+_TICKS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25)
+MOST_TICKS = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +102,13 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class ShareAxis:
-    """A vertical axis of shares from `lowest` (at y `bottom`) to 1 (at y `top`)."""
+    """A vertical axis of shares from `lowest` (at y `bottom`) to `highest` (at y `top`)."""
 
     lowest: float
     tick: float
     top: float
     bottom: float
+    highest: float = 1.0
 
     @classmethod
     def showing(cls, values: Sequence[float], top: float, bottom: float) -> ShareAxis:
@@ -113,13 +117,23 @@ class ShareAxis:
         lowest, tick = next(axis for axis in _SHARE_AXES if axis[0] <= max(least, 0.0))
         return cls(lowest, tick, top, bottom)
 
+    @classmethod
+    def around(cls, values: Sequence[float], top: float, bottom: float) -> ShareAxis:
+        """Return an axis of few ticks close around all `values`, which need not reach up to 1."""
+        least, most = min(values, default=0.0), max(values, default=1.0)
+        for tick in _TICKS:
+            lowest, highest = floor(least / tick + 1e-9), ceil(most / tick - 1e-9)
+            if highest - lowest <= MOST_TICKS:
+                break
+        return cls(lowest * tick, tick, top, bottom, max(highest, lowest + 1) * tick)
+
     def y(self, value: float) -> float:
         """Return where a share lies."""
-        return self.bottom - (value - self.lowest) / (1 - self.lowest) * (self.bottom - self.top)
+        return self.bottom - (value - self.lowest) / (self.highest - self.lowest) * (self.bottom - self.top)
 
     def ticks(self) -> list[float]:
         """Return the shares that are written on the axis, lowest first."""
-        return [self.lowest + n * self.tick for n in range(round((1 - self.lowest) / self.tick) + 1)]
+        return [self.lowest + n * self.tick for n in range(round((self.highest - self.lowest) / self.tick) + 1)]
 
 
 def shortened(words: str, width: float, font_size: float) -> str:

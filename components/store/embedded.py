@@ -103,6 +103,11 @@ class EmbeddedPostgres:
             shutil.rmtree(home.folder)
             (self._state / RECORD).unlink()
 
+    def made(self) -> bool:
+        """Return whether this workspace ever had a server; starts nothing."""
+        home = recorded_home(self._state)
+        return home is not None and home.data.exists()
+
     def running(self) -> bool:
         """Return whether the server accepts a connection now."""
         home = recorded_home(self._state)

@@ -6,7 +6,7 @@ import calendar
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,17 +36,19 @@ class Window:
     def parse(cls, name: str) -> Window:
         """Return the window called `name`. Raises ConfigurationError if it is not a month, ISO week or day."""
         try:
-            if re.fullmatch(r"\d{4}-\d{2}", name):
+            if re.fullmatch(r"\d{4}-\d{2}", name, re.ASCII):
                 start = datetime.strptime(name, "%Y-%m").replace(tzinfo=UTC)
                 days = calendar.monthrange(start.year, start.month)[1]
                 return cls(start, start + timedelta(days=days), name)
-            if re.fullmatch(r"\d{4}-W\d{2}", name):
-                start = datetime.strptime(f"{name}-1", "%G-W%V-%u").replace(tzinfo=UTC)
+            if re.fullmatch(r"\d{4}-W\d{2}", name, re.ASCII):
+                # Not strptime: it takes 2027-W53 for the next year's first week, which then had two names.
+                monday = date.fromisocalendar(int(name[:4]), int(name[-2:]), 1)
+                start = datetime(monday.year, monday.month, monday.day, tzinfo=UTC)
                 return cls(start, start + timedelta(days=7), name)
-            if re.fullmatch(r"\d{4}-\d{2}-\d{2}", name):
+            if re.fullmatch(r"\d{4}-\d{2}-\d{2}", name, re.ASCII):
                 start = datetime.strptime(name, "%Y-%m-%d").replace(tzinfo=UTC)
                 return cls(start, start + timedelta(days=1), name)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
         raise ConfigurationError(
             f"window {name!r} is not a month (2026-10), an ISO week (2026-W41) or a day (2026-10-05)"
@@ -73,6 +75,10 @@ class Window:
         if "W" in self.name:
             return "week"
         return "month" if len(self.name) == 7 else "day"
+
+    def overlaps(self, other: Window) -> bool:
+        """Return whether some moment lies in both windows."""
+        return self.start < other.end and other.start < self.end
 
     def closes_at(self, close_after_hours: float) -> datetime:
         """Return the first moment at which the window may be closed."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import ServiceError
-from components.monitoring.drift import findings, undecided
+from components.monitoring.drift import FEWEST_ROWS, findings, undecided
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle
 from components.records import IMAGE_STATISTICS, DriftFinding, Window
@@ -29,9 +29,11 @@ def watch_drift(
     reference = monitoring.drift_reference(database, version)
     closed = closing_obstacle(services, window, now) is None
     if reference is None:
-        if closed:
+        # A frozen reference of fewer rows than a test takes, as a day may have, would never tell anything.
+        enough = closed and segment.predictions >= FEWEST_ROWS
+        if enough:
             set_reference_from_window(services, window, segment, now=now)
-        state = "no drift reference yet" + (f"; window {window.name} is it from now on" if closed else "")
+        state = "no drift reference yet" + (f"; window {window.name} is it from now on" if enough else "")
         return [undecided(column, state) for column in ("predicted", *COLUMNS)]
     columns: dict[str, tuple[Counts, Counts]] = {
         "predicted": (

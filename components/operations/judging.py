@@ -14,10 +14,10 @@ from components.monitoring.policy import Judgement, ReferenceLevel, Stage, judge
 from components.operations import reactions
 from components.operations.drift_watch import watch_drift
 from components.operations.services import Services
-from components.operations.windows import closing_obstacle, latest_closed
+from components.operations.windows import closing_obstacle, latest_closed, reference_obstacle, undrawn_reason
 from components.params import Monitor
 from components.records import ClassAccuracy, ClassState, Decision, StratumCounts, Window, require_utc
-from components.store import checks, labelling, ledger, monitoring, predictions, requests
+from components.store import champions, checks, labelling, ledger, monitoring, predictions, requests
 from components.store.database import Store
 
 LOCK_WAIT_SECONDS = 600.0
@@ -80,6 +80,7 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
         "window": window.name,
         "model_version": segment.model_version,
         "predictions": segment.predictions,
+        **_beside(services, window, segment),
         "labels": int(counts.labelled.sum()),
         "overall": overall["accuracy"],
         "calibration_error": overall["calibration_error"],
@@ -88,6 +89,12 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
         "drift": [finding.as_json() for finding in drift],
         "decision": decision.as_json(),
     }
+
+
+def _beside(services: Services, window: Window, segment: predictions.Segment) -> dict[str, Any]:
+    """Return how many of the segment's predictions came late, and how many count in other windows, by window."""
+    found = monitoring.coverage(services.database, window, segment.model_version)
+    return {"late": found.late, "drawn_elsewhere": found.elsewhere}
 
 
 def _judge(services: Services, watched: Watched, now: datetime) -> tuple[tuple[ClassAccuracy, ...], Decision]:
@@ -111,6 +118,7 @@ def _judge(services: Services, watched: Watched, now: datetime) -> tuple[tuple[C
         return judgement.classes, Decision("none", reason=waiting)
     if level is None:
         return _set_reference(services, watched, judgement, now)
+    judgement = _of_what_serves(services, version, judgement)
     _record(services, watched, level, judgement, len(recorded) + 1, now)
     if judgement.final and not judgement.suspects and significantly_better(watched.estimates, level, rules):
         _replace_reference(services, watched, now)
@@ -126,6 +134,15 @@ def _judged(watched: Watched, level: ReferenceLevel | None, rules: Monitor, stag
     return replace(judgement, classes=tuple(replace(c, precision=p, recall=r) for c, p, r in classes))
 
 
+def _of_what_serves(services: Services, version: int, judgement: Judgement) -> Judgement:
+    """Return the judgement; where a model fell that serves no more, its decision refuses to retrain for it."""
+    current = champions.champion(services.database)
+    if judgement.decision.action != "retrain" or current is None or current.version == version:
+        return judgement
+    reason = f"{judgement.decision.reason}; not retrained: model {version} serves no more, model {current.version} does"
+    return replace(judgement, decision=replace(judgement.decision, action="refused", reason=reason))
+
+
 def _not_due(services: Services, watched: Watched, round_no: int, now: datetime) -> str | None:
     """Return why judgement number `round_no` is not due yet, or None when it is."""
     obstacle = closing_obstacle(services, watched.window, now)
@@ -134,11 +151,11 @@ def _not_due(services: Services, watched: Watched, round_no: int, now: datetime)
     rules = services.workspace.params.labelling
     response = labelling.response(services.database, watched.window, watched.segment.model_version, round_no)
     if response is None:
-        return f"no sample drawn yet; `perennial label draw --window {watched.window.name}` draws it"
+        return undrawn_reason(services, watched.window, watched.segment.model_version)
     complete = response.answered >= rules.judge_at_response * response.drawn
     old = now - response.drawn_at >= timedelta(days=rules.judge_after_days)
     if complete or old:
-        return None
+        return reference_obstacle(services, watched.window, now)
     return f"waiting for answers: {response.answered} of {response.drawn} tasks of draw {round_no}"
 
 

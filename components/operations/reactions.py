@@ -28,9 +28,12 @@ def follow_up(
 
     note: what the alert is to say about the estimates beside their intervals.
     """
+    if decision.action == "refused":  # it is about a model that serves no more; the ledger has it
+        return
     if decision.action != "retrain":
         for alert in open_alerts(services, ACCURACY):
-            recover(services, alert["key"], recovered_alert(alert["title"], alert["key"]), now=now)
+            if not _later(alert["key"], window):
+                recover(services, alert["key"], recovered_alert(alert["title"], alert["key"]), now=now)
         return
     asked = labelling.fill_training_queue(
         services.database, window, version, classes=decision.classes, now=now,
@@ -47,6 +50,11 @@ def on_drift(
     """Tell people about drift. It asks for their attention; only measured accuracy starts a retraining."""
     links = report_links(services, window, version)
     send_once(services, drift_alert(window.name, version, findings, labels_asked=0, links=links), now=now)
+
+
+def _later(key: str, window: Window) -> bool:
+    """Return whether the accuracy alert with `key` is about a time after `window`, which then tells nothing of it."""
+    return Window.parse(key.split("/")[1]).end > window.end
 
 
 def report_links(services: Services, window: Window, version: int) -> dict[str, str]:

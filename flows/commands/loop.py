@@ -53,10 +53,15 @@ def segment_lines(segment: dict[str, Any]) -> list[str]:
         (c["name"], c["predicted"], c["labels"], _interval(c["precision"]), _interval(c["recall"]), c["state"])
         for c in segment["classes"]
     ]
+    elsewhere, late = segment["drawn_elsewhere"], segment["late"]
+    notes = [f"{rows} of the predictions were drawn in {name} and are judged there" for name, rows in elsewhere.items()]
+    if late:
+        notes.append(f"{late} of the predictions came after the draw and count for drift alone")
     drifted = [f"{d['column']} (V {d['v']:.3f})" for d in segment["drift"] if d["drifted"]]
     return [
         f"window {segment['window']}, model {segment['model_version']}: "
         f"{segment['predictions']} predictions, {segment['labels']} labels",
+        *notes,
         table(("class", "predicted", "labels", "precision", "recall", "state"), rows),
         f"drift: {', '.join(drifted) or 'none'}",
         f"decision: {decision['action']} {', '.join(decision['classes'])}: {decision['reason']}",

@@ -131,7 +131,10 @@ class ClassState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClassAccuracy:
-    """One class in one segment of one window. precision and recall are None where nothing can be said."""
+    """One class in one segment of one window. Rates are None where nothing can be said.
+
+    false_positive: of what is not of the class, the share predicted as it; false_negative: 1 - recall.
+    """
 
     name: str
     predicted: int
@@ -140,15 +143,22 @@ class ClassAccuracy:
     recall: Interval | None
     state: ClassState = ClassState.NO_REFERENCE
     reasons: tuple[str, ...] = ()
+    false_positive: Interval | None = None
+    false_negative: Interval | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the shape `monitor --json` prints."""
+        rates = {
+            "precision": self.precision,
+            "recall": self.recall,
+            "false_positive": self.false_positive,
+            "false_negative": self.false_negative,
+        }
         return {
             "name": self.name,
             "predicted": self.predicted,
             "labels": self.labels,
-            "precision": self.precision.as_json() if self.precision else None,
-            "recall": self.recall.as_json() if self.recall else None,
+            **{name: rate.as_json() if rate else None for name, rate in rates.items()},
             "state": str(self.state),
             "reasons": list(self.reasons),
         }

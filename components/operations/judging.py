@@ -9,6 +9,7 @@ from typing import Any
 
 from components.monitoring.accuracy import Estimates, estimate
 from components.monitoring.annotator_error import AnnotatorError, Corrected, annotator_error, corrected, describe
+from components.monitoring.error_rates import ErrorRates, corrected_error_rates, error_rates
 from components.monitoring.evidence import judgement_inputs
 from components.monitoring.policy import Judgement, ReferenceLevel, Stage, judge, reference_from, significantly_better
 from components.operations import reactions
@@ -30,7 +31,8 @@ class Watched:
     """One segment under judgement: a window's predictions of one model, their counts and estimates.
 
     error: of the annotators, where images that two people answered tell it; shown: the estimates corrected for it,
-    which people see, while verdicts compare answers with the reference's answers; note: what is known of it, in words.
+    which people see, while verdicts compare answers with the reference's answers; note: what is known of it, in words;
+    rates: of false positives and negatives, corrected where the estimates are.
     """
 
     window: Window
@@ -40,6 +42,7 @@ class Watched:
     error: AnnotatorError | None
     shown: Corrected | None
     note: str
+    rates: ErrorRates
 
 
 def monitor_window(services: Services, window_name: str | None, *, now: datetime) -> list[dict[str, Any]]:
@@ -63,7 +66,8 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
     pairs, differing = checks.answer_pairs(services.database, since=now - CHECKS_COUNT)
     error = annotator_error(pairs, differing, len(estimates.classes))
     shown = corrected(estimates, error) if error else None
-    watched = Watched(window, segment, counts, estimates, error, shown, describe(pairs, error))
+    rates = corrected_error_rates(counts, error, shown) if error and shown else error_rates(counts, estimates)
+    watched = Watched(window, segment, counts, estimates, error, shown, describe(pairs, error), rates)
     drift = watch_drift(services, window, segment, now=now)
     classes, decision = _judge(services, watched, now)
     accuracy = shown.accuracy if shown else estimates.accuracy
@@ -128,10 +132,16 @@ def _judge(services: Services, watched: Watched, now: datetime) -> tuple[tuple[C
 def _judged(watched: Watched, level: ReferenceLevel | None, rules: Monitor, stage: Stage) -> Judgement:
     """Return the judgement, its classes with the estimates that people are shown."""
     judgement = judge(watched.estimates, watched.counts, level, rules, stage)
+    return replace(judgement, classes=tuple(_as_shown(watched, k, c) for k, c in enumerate(judgement.classes)))
+
+
+def _as_shown(watched: Watched, k: int, found: ClassAccuracy) -> ClassAccuracy:
+    found = replace(
+        found, false_positive=watched.rates.false_positive[k], false_negative=watched.rates.false_negative[k]
+    )
     if watched.shown is None:
-        return judgement
-    classes = zip(judgement.classes, watched.shown.precision, watched.shown.recall, strict=True)
-    return replace(judgement, classes=tuple(replace(c, precision=p, recall=r) for c, p, r in classes))
+        return found
+    return replace(found, precision=watched.shown.precision[k], recall=watched.shown.recall[k])
 
 
 def _of_what_serves(services: Services, version: int, judgement: Judgement) -> Judgement:

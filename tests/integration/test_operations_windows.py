@@ -152,6 +152,10 @@ def test_weeks_across_two_years_are_drawn_labelled_and_judged(open_with: Any, sc
         found = judged(services, week, now)
         assert (found["labels"], found["late"], found["drawn_elsewhere"]) == (SHARE * 7 * A_DAY, 0, {})
         assert {c["state"] for c in found["classes"]} == {"ok"}
+        for c in found["classes"]:
+            assert c["false_negative"]["value"] == pytest.approx(1 - c["recall"]["value"], abs=1e-5)
+            assert 0 < c["false_positive"]["low"] < c["false_positive"]["value"] < c["false_positive"]["high"] < 0.1
+        assert monitoring.estimates(services.database, Window.parse(week), 1) == found["classes"]
         assert found["decision"]["action"] == "none"
         assert {d["state"] for d in found["drift"]} == {"ok"}
     assert (services.workspace.reports / "2026-W53-v1.html").stat().st_size > 100_000

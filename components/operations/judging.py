@@ -14,6 +14,7 @@ from components.monitoring.evidence import judgement_inputs
 from components.monitoring.policy import Judgement, ReferenceLevel, Stage, judge, reference_from, significantly_better
 from components.operations import reactions
 from components.operations.drift_watch import watch_drift
+from components.operations.neighbours import look_at_neighbours, tell_of_falls
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle, latest_closed, reference_obstacle, undrawn_reason
 from components.params import Monitor
@@ -78,6 +79,8 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
     }
     found = [c.as_json() for c in classes]
     monitoring.save_estimates(services.database, window, segment.model_version, found, now=now, overall=overall)
+    neighbours = look_at_neighbours(services, window, segment.model_version, counts, estimates, error)
+    tell_of_falls(services, window, segment.model_version, neighbours.change, decision, now=now)
     if any(finding.drifted for finding in drift):
         reactions.on_drift(services, watched.window, segment.model_version, drift, now=now)
     return {
@@ -90,6 +93,7 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
         "calibration_error": overall["calibration_error"],
         "annotators": overall["annotators"],
         "classes": found,
+        **neighbours.as_json(),
         "drift": [finding.as_json() for finding in drift],
         "decision": decision.as_json(),
     }

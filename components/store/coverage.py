@@ -96,6 +96,14 @@ def drawn_elsewhere(connection: Connection, window: Window, model_version: int) 
     return found
 
 
+def windows_before(db: Database, window: Window, model_version: int) -> list[Window]:
+    """Return the windows that were drawn from the model and end before `window` does, newest first."""
+    asked = select(draw.c.window_name).where(draw.c.model_version == model_version, draw.c.round == 1)
+    with db.transaction() as connection:
+        drawn = [Window.parse(name) for name in connection.scalars(asked)]
+    return sorted((w for w in drawn if w.end < window.end), key=lambda w: (w.end, w.start), reverse=True)
+
+
 def windows_to_judge(db: Database, length: WindowLength) -> list[str]:
     """Return the names of the windows with a segment that is not judged for good, oldest first.
 

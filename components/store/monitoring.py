@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql
 
 from components.records import IMAGE_STATISTICS, DriftFinding, JsonObject, Window, require_utc
-from components.store.coverage import Coverage, coverage, pending_reference, windows_to_judge
+from components.store.coverage import Coverage, coverage, pending_reference, windows_before, windows_to_judge
 from components.store.database import Database, Store, within
 from components.store.estimates import estimates, save_estimates
 from components.store.histograms import histogram, histograms
@@ -55,6 +55,7 @@ __all__ = [
     "save_findings",
     "set_drift_reference",
     "set_reference_level",
+    "windows_before",
     "windows_to_judge",
 ]
 

@@ -30,6 +30,7 @@ from components.settings import Settings
 from components.store import champions, labelling, ledger, monitoring, predictions, requests
 from components.store.batches import Batch
 from components.store.database import Database
+from flows.commands.loop import segment_lines
 
 CLASSES = ("cat", "dog", "owl")
 A_DAY = 240  # predictions
@@ -170,6 +171,45 @@ def test_weeks_across_two_years_are_drawn_labelled_and_judged(open_with: Any, sc
     # Drawn by `draw_closed_windows` and asked for again every day since: one row a window, not one a day.
     rows = ledger.history(services.database, 100, kind="draw")
     assert sorted(row["window"] for row in rows) == weeks
+
+
+def test_earlier_windows_of_the_same_model_stand_beside_and_decide_nothing(
+    open_with: Any, score: Score, make_model: Callable[..., ModelVersion]
+) -> None:
+    services = open_with("week", tolerance=0.6, floor=0.1)
+    champions.register_model(services.database, make_model(2))
+    score(*days_between(date(2026, 11, 2), date(2026, 11, 29)))
+    score(date(2026, 11, 29), version=2)
+    weeks = ["2026-W45", "2026-W46", "2026-W47", "2026-W48"]
+    without_pages(services, *weeks)
+    (services.workspace.reports / "2026-W48-v2.html").touch()
+    now = datetime(2026, 12, 2, 6, tzinfo=UTC)
+    draw_closed_windows(services, now=now)
+    answer(services, now, lambda name, day: 0.6 if name == "dog" and day >= date(2026, 11, 23) else 0.96)
+    found = {week: monitor_window(services, week, now=now) for week in weeks}
+    first = found["2026-W45"][0]
+    assert (first["pooled"], first["since"]) == (None, None)
+    assert [found[week][0]["pooled"]["windows"] for week in weeks[1:]] == [weeks[:2], weeks[:3], weeks[1:]]
+    assert found["2026-W47"][0]["since"]["fell"] == []
+    last, of_another_model = found["2026-W48"]
+    assert (of_another_model["pooled"], of_another_model["since"]) == (None, None)
+    assert monitoring.windows_before(services.database, Window.parse("2026-W48"), 2) == []
+    assert (last["pooled"]["predictions"], last["pooled"]["labels"]) == (3 * 7 * A_DAY, 3 * SHARE * 7 * A_DAY)
+    dog, together = last["classes"][1], last["pooled"]["classes"][1]
+    assert together["precision"]["value"] > dog["precision"]["value"] + 0.1
+    width = [c["precision"]["high"] - c["precision"]["low"] for c in (dog, together)]
+    assert width[1] < width[0]
+    assert last["since"]["window"] == "2026-W47"
+    assert last["since"]["fell"][0].startswith("dog: precision 9")
+    assert last["decision"]["action"] == "none"
+    for _ in range(2):
+        monitor_window(services, "2026-W48", now=now)
+    (told,) = open_alerts(services, "fell/")
+    assert (told["level"], told["title"]) == ("info", "Lower in 2026-W48 than in 2026-W47: dog, owl")
+    assert [a["key"] for a in open_alerts(services, "")] == ["fell/2026-W48/1"]
+    assert requests.current_request(services.database) is None
+    lines = "\n".join(segment_lines(last))
+    assert "lower than in 2026-W47 (decides nothing): dog: precision" in lines
 
 
 def test_a_label_that_comes_late_counts_in_its_predictions_window(open_with: Any, score: Score) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -9,9 +11,11 @@ from hypothesis.extra.numpy import arrays
 
 from components.monitoring.accuracy import estimate
 from components.monitoring.annotator_error import AnnotatorError, corrected
+from components.monitoring.change import change_since
 from components.monitoring.drift import minimum_effect_test
 from components.monitoring.error_rates import corrected_error_rates, error_rates
 from components.monitoring.policy import ReferenceLevel, judge, reference_from
+from components.monitoring.pooling import pool
 from components.monitoring.rates import lower_bound, upper_bound
 from components.monitoring.sampling import allocate, draw, spread_recall_top_up, spread_top_up
 from components.params import Monitor
@@ -107,6 +111,36 @@ def test_estimates_are_shares_inside_their_intervals(counts):
         assert abs(estimates.joint.sum() - 1) < 1e-9
         assert 0 <= estimates.accuracy.low <= estimates.accuracy.high <= 1
         assert 0 <= estimates.calibration_error <= 1
+
+
+@SETTINGS
+@given(windows())
+def test_pooling_one_window_gives_its_own_estimates(counts):
+    alone, pooled = estimate(counts), estimate(pool([counts]))
+    for rates, others in ((alone.precision, pooled.precision), (alone.recall, pooled.recall)):
+        for field in fields(rates):
+            np.testing.assert_array_equal(getattr(rates, field.name), getattr(others, field.name))
+    assert alone.accuracy == pooled.accuracy
+
+
+@SETTINGS
+@given(windows(), st.integers(2, 4))
+def test_a_window_pooled_with_its_like_has_the_same_rates_and_is_better_known(counts, times):
+    alone, pooled = estimate(counts), estimate(pool([counts] * times))
+    for rates, others in ((alone.precision, pooled.precision), (alone.recall, pooled.recall)):
+        np.testing.assert_allclose(others.value, rates.value, atol=1e-9)
+        known = np.isfinite(rates.value)
+        assert (others.labels == times * rates.labels).all()
+        assert (others.effective[known] >= rates.effective[known] * (1 - 1e-9)).all()
+
+
+@SETTINGS
+@given(windows())
+def test_a_window_has_not_changed_since_itself(counts):
+    same = change_since(estimate(counts), "itself", estimate(counts), RULES)
+    assert same.fallen == {}
+    for one in (*same.precision, *same.recall):
+        assert one is None or one.low - 1e-9 <= one.value == 0 <= one.high + 1e-9
 
 
 @SETTINGS

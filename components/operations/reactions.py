@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from components.alerts.message import accuracy_alert, drift_alert, recovered_alert
 from components.operations.alerting import open_alerts, page_address, recover, send_once
 from components.operations.services import Services
 from components.records import ClassAccuracy, Decision, DriftFinding, Window
-from components.store import labelling
+from components.store import labelling, requests
 
 ACCURACY = "accuracy/"
+TOLD_AGAIN_AFTER = timedelta(days=28)
+"""A fall that lasts is told again after so long: in every month's window, not in every day's."""
 
 
 def follow_up(
@@ -35,6 +37,8 @@ def follow_up(
             if not _later(alert["key"], window):
                 recover(services, alert["key"], recovered_alert(alert["title"], alert["key"]), now=now)
         return
+    if _told(services, window, decision, now):
+        return
     asked = labelling.fill_training_queue(
         services.database, window, version, classes=decision.classes, now=now,
         limit=services.workspace.params.labelling.training_queue,
@@ -50,6 +54,20 @@ def on_drift(
     """Tell people about drift. It asks for their attention; only measured accuracy starts a retraining."""
     links = report_links(services, window, version)
     send_once(services, drift_alert(window.name, version, findings, labels_asked=0, links=links), now=now)
+
+
+def _told(services: Services, window: Window, decision: Decision, now: datetime) -> bool:
+    """Return whether people know already: a request that another window opened lately is about the same classes.
+
+    A fallen class raises an alarm in every window until it is renewed. With days that would be a page a day.
+    """
+    waiting = requests.current_request(services.database)
+    return (
+        waiting is not None
+        and waiting.window not in (None, window.name)
+        and set(decision.classes) <= set(waiting.classes)
+        and now - waiting.opened_at < TOLD_AGAIN_AFTER
+    )
 
 
 def _later(key: str, window: Window) -> bool:

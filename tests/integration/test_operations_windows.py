@@ -373,6 +373,30 @@ def test_a_fall_of_a_model_that_serves_no_more_retrains_nothing(
     assert open_alerts(services, "") == []
 
 
+def test_a_fall_that_lasts_for_days_is_told_once_a_month_and_asks_for_images_once(open_with: Any, score: Score) -> None:
+    services = open_with("day")
+    days = days_between(date(2026, 11, 2), date(2026, 11, 4))
+    score(*days, rows=4 * A_DAY)
+    without_pages(services, *(f"{day}" for day in days))
+    now = datetime(2026, 11, 8, 6, tzinfo=UTC)
+    draw_closed_windows(services, now=now)
+
+    def truth(name: str, day: date) -> float:
+        return 0.1 if name == "dog" and day > days[0] else 0.96
+
+    for _ in range(2):
+        answer(services, now, truth)
+        for day in days:
+            judged(services, f"{day}", now)
+    rows = ledger.history(services.database, 100, kind="judgement")
+    alarmed = {row["window"] for row in rows if row["action"] == "retrain"}
+    assert alarmed == {"2026-11-03", "2026-11-04"}
+    assert [alert["key"] for alert in open_alerts(services, "accuracy/")] == ["accuracy/2026-11-03/1"]
+    assert {task.window for task in labelling.tasks(services.database, "training", limit=None)} == {"2026-11-03"}
+    judged(services, "2026-11-04", now + timedelta(days=28))
+    assert len(open_alerts(services, "accuracy/")) == 2
+
+
 def test_a_quiet_window_closes_no_alert_about_a_later_one(open_with: Any, model: ModelVersion) -> None:
     services, now = open_with("day"), datetime(2026, 11, 10, tzinfo=UTC)
     asked = Decision("retrain", ("dog",), "accuracy fell")

@@ -199,6 +199,7 @@ class Monitor(Section):
     topup_labels: Annotated[int, Field(ge=0)] = 200
     topup_classes: Annotated[int, Field(ge=0)] = 3
     min_effective_labels: Annotated[float, Field(ge=1)] = 15.0
+    pooled_windows: Annotated[int, Field(ge=1, le=60)] = 3
     drift_alpha: OpenShare = 0.01
     drift_v: OpenShare = 0.05
     drift_bins: Annotated[int, Field(ge=2)] = 20

@@ -6,7 +6,7 @@ import calendar
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -36,17 +36,19 @@ class Window:
     def parse(cls, name: str) -> Window:
         """Return the window called `name`. Raises ConfigurationError if it is not a month, ISO week or day."""
         try:
-            if re.fullmatch(r"\d{4}-\d{2}", name):
+            if re.fullmatch(r"\d{4}-\d{2}", name, re.ASCII):
                 start = datetime.strptime(name, "%Y-%m").replace(tzinfo=UTC)
                 days = calendar.monthrange(start.year, start.month)[1]
                 return cls(start, start + timedelta(days=days), name)
-            if re.fullmatch(r"\d{4}-W\d{2}", name):
-                start = datetime.strptime(f"{name}-1", "%G-W%V-%u").replace(tzinfo=UTC)
+            if re.fullmatch(r"\d{4}-W\d{2}", name, re.ASCII):
+                # Not strptime: it takes 2027-W53 for the next year's first week, which then had two names.
+                monday = date.fromisocalendar(int(name[:4]), int(name[-2:]), 1)
+                start = datetime(monday.year, monday.month, monday.day, tzinfo=UTC)
                 return cls(start, start + timedelta(days=7), name)
-            if re.fullmatch(r"\d{4}-\d{2}-\d{2}", name):
+            if re.fullmatch(r"\d{4}-\d{2}-\d{2}", name, re.ASCII):
                 start = datetime.strptime(name, "%Y-%m-%d").replace(tzinfo=UTC)
                 return cls(start, start + timedelta(days=1), name)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
         raise ConfigurationError(
             f"window {name!r} is not a month (2026-10), an ISO week (2026-W41) or a day (2026-10-05)"
@@ -73,6 +75,10 @@ class Window:
         if "W" in self.name:
             return "week"
         return "month" if len(self.name) == 7 else "day"
+
+    def overlaps(self, other: Window) -> bool:
+        """Return whether some moment lies in both windows."""
+        return self.start < other.end and other.start < self.end
 
     def closes_at(self, close_after_hours: float) -> datetime:
         """Return the first moment at which the window may be closed."""
@@ -125,7 +131,10 @@ class ClassState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClassAccuracy:
-    """One class in one segment of one window. precision and recall are None where nothing can be said."""
+    """One class in one segment of one window. Rates are None where nothing can be said.
+
+    false_positive: of what is not of the class, the share predicted as it; false_negative: 1 - recall.
+    """
 
     name: str
     predicted: int
@@ -134,15 +143,22 @@ class ClassAccuracy:
     recall: Interval | None
     state: ClassState = ClassState.NO_REFERENCE
     reasons: tuple[str, ...] = ()
+    false_positive: Interval | None = None
+    false_negative: Interval | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the shape `monitor --json` prints."""
+        rates = {
+            "precision": self.precision,
+            "recall": self.recall,
+            "false_positive": self.false_positive,
+            "false_negative": self.false_negative,
+        }
         return {
             "name": self.name,
             "predicted": self.predicted,
             "labels": self.labels,
-            "precision": self.precision.as_json() if self.precision else None,
-            "recall": self.recall.as_json() if self.recall else None,
+            **{name: rate.as_json() if rate else None for name, rate in rates.items()},
             "state": str(self.state),
             "reasons": list(self.reasons),
         }

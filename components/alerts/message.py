@@ -97,6 +97,38 @@ def accuracy_alert(
     )
 
 
+def fall_alert(
+    window: str,
+    model_version: int,
+    since: str,
+    fallen: Mapping[str, Sequence[str]],
+    *,
+    judged: str,
+    mix: str = "",
+    links: Mapping[str, str] | None = None,
+) -> Alert:
+    """Return the message that classes read lower than in the window `since`, and raised no alarm.
+
+    fallen: by class, what fell, in words. judged: what the window's judgement says. mix: a change of the class mix.
+    """
+    names = _named(list(fallen))
+    told = "; ".join(f"{name}: {', '.join(words)}" for name, words in list(fallen.items())[:NAMED_AT_MOST])
+    return Alert(
+        level=AlertLevel.INFO,
+        key=f"fell/{window}/{model_version}",
+        title=f"Lower in {window} than in {since}: {names}",
+        happened=f"model {model_version} reads lower in {names} than in the window before, {since}, and no class raised"
+        f" an alarm: {told}",
+        sure="shown on one side at the alarm level, shared over the classes"
+        + (f", beyond what the mix explains ({mix})" if mix else "")
+        + f"; against the service's reference: {judged}",
+        done="nothing: alarms and retrainings come from the comparison with the reference alone",
+        todo="nothing now. If it goes on falling, the next windows raise an alarm; if you know of a change in the "
+        "images, look at these classes in the report",
+        links=links or {},
+    )
+
+
 def drift_alert(
     window: str,
     model_version: int,

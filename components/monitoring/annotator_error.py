@@ -26,6 +26,7 @@ LEAST_PAIRS = 30
 MOST_ERROR = 0.25
 """Where answers are wrong more often than this, no correction makes them a measurement."""
 
+LEAST_VARIANCE = 1e-30
 FloatArray = NDArray[np.float64]
 
 
@@ -97,11 +98,21 @@ def corrected(estimates: Estimates, error: AnnotatorError) -> Corrected:
     if estimates.accuracy is not None:
         classes = len(estimates.classes)
         whole = estimates.accuracy
-        value, scale = _freed(np.array([whole.value]), error.rate, classes), _scale(error.rate, classes)
-        at_bounds = [_freed(np.array([whole.value]), e, classes) for e in (error.low, error.high)]
+        value, scale = freed(np.array([whole.value]), error.rate, classes), freed_scale(error.rate, classes)
+        at_bounds = [freed(np.array([whole.value]), e, classes) for e in (error.low, error.high)]
         reach = (np.array([whole.value - whole.low]) * scale, np.array([whole.high - whole.value]) * scale)
         (accuracy,) = _intervals(value, reach, at_bounds)
     return Corrected(precision, recall, accuracy)
+
+
+def freed_scale(error: float, classes: int) -> float:
+    """Return by how much `freed` stretches shares, and with them their standard errors."""
+    return 1 / (1 - error - error / (classes - 1))
+
+
+def freed(share: FloatArray, error: float, classes: int) -> FloatArray:
+    """Return the shares that are right, of which the shares `share` were answered as right; not yet within [0, 1]."""
+    return np.asarray((share - error / (classes - 1)) * freed_scale(error, classes))
 
 
 def _error_behind(differing: float, classes: int) -> float:
@@ -110,21 +121,12 @@ def _error_behind(differing: float, classes: int) -> float:
     return most * (1 - float(np.sqrt(max(0.0, 1 - differing / most))))
 
 
-def _scale(error: float, classes: int) -> float:
-    return 1 / (1 - error - error / (classes - 1))
-
-
-def _freed(share: FloatArray, error: float, classes: int) -> FloatArray:
-    """Return the shares that are right, of which the shares `share` were answered as right; not yet within [0, 1]."""
-    return np.asarray((share - error / (classes - 1)) * _scale(error, classes))
-
-
 def _precision(estimates: Estimates, error: AnnotatorError) -> tuple[Interval | None, ...]:
     rates, classes = estimates.precision, len(estimates.classes)
-    scale = _scale(error.rate, classes)
-    at_bounds = [_freed(rates.value, e, classes) for e in (error.low, error.high)]
+    scale = freed_scale(error.rate, classes)
+    at_bounds = [freed(rates.value, e, classes) for e in (error.low, error.high)]
     reach = ((rates.value - rates.low) * scale, (rates.high - rates.value) * scale)
-    return _intervals(_freed(rates.value, error.rate, classes), reach, at_bounds)
+    return _intervals(freed(rates.value, error.rate, classes), reach, at_bounds)
 
 
 def _recall(estimates: Estimates, error: AnnotatorError) -> tuple[Interval | None, ...]:
@@ -136,8 +138,8 @@ def _recall(estimates: Estimates, error: AnnotatorError) -> tuple[Interval | Non
     missed = _missed(found, rates.value)
 
     def at(rate: float) -> FloatArray:
-        true_found = np.maximum(predicted * _freed(found / np.maximum(predicted, 1), rate, classes), 0)
-        true_missed = np.maximum(elsewhere * _freed(missed / np.maximum(elsewhere, 1), rate, classes), 0)
+        true_found = np.maximum(predicted * freed(found / np.maximum(predicted, 1), rate, classes), 0)
+        true_missed = np.maximum(elsewhere * freed(missed / np.maximum(elsewhere, 1), rate, classes), 0)
         whole = true_found + true_missed
         share = np.where(whole > 0, true_found / np.where(whole > 0, whole, 1), rates.value)
         return np.where(np.isnan(rates.value), np.nan, share)
@@ -157,13 +159,15 @@ def _growth(estimates: Estimates, error: float) -> FloatArray:
     of_found = predicted**2 * _window_variance(estimates.precision)
     of_recall = _window_variance(estimates.recall) * (found + missed) ** 4
     of_missed = np.maximum(of_recall - missed**2 * of_found, 0) / np.maximum(found, 1e-9) ** 2
-    scale = _scale(error, classes)
+    scale = freed_scale(error, classes)
     true_found = np.maximum((found - error / (classes - 1) * predicted) * scale, 0)
     true_missed = np.maximum((missed - error / (classes - 1) * elsewhere) * scale, 0)
     whole = np.maximum(true_found + true_missed, 1e-9)
     variance = scale**2 * (true_missed**2 * of_found + true_found**2 * of_missed) / whole**4
-    before = np.maximum(of_recall, 1e-300) / np.maximum(found + missed, 1e-9) ** 4
-    return np.asarray(np.sqrt(variance / before))
+    before = of_recall / np.maximum(found + missed, 1e-9) ** 4
+    # A class that every image is predicted as misses none: its recall is exactly 1, and stays so.
+    spread = before > LEAST_VARIANCE
+    return np.asarray(np.sqrt(np.where(spread, variance / np.where(spread, before, 1), 1)))
 
 
 def _missed(found: FloatArray, recall: FloatArray) -> FloatArray:

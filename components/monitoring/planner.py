@@ -1,4 +1,7 @@
-"""How many labels a month does it take to see a class get worse? The trigger itself, tried on simulated months."""
+"""How many labels a month does it take to see a class get worse? The trigger itself, tried on simulated months.
+
+A month stands for a window of whatever length the counts are of: those of a week or a day give budgets for one.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,12 @@ from components.monitoring.policy import judge, reference_from
 from components.monitoring.reference import ReferenceLevel
 from components.monitoring.sampling import allocate
 from components.params import Labelling, Monitor
-from components.records import StratumCounts
+from components.records import StratumCounts, WindowLength
 
 STEP = 1.6  # between the budgets tried
 SMALLEST_BUDGET = 50
 FEWEST_TRIALS_A_CLASS = 25  # below, a class's own share of months found is not reported
-MONTHS_A_YEAR = 12
+WINDOWS_A_YEAR: dict[WindowLength, float] = {"month": 12, "week": 365.2425 / 7, "day": 365.2425}
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -27,7 +30,7 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlannedBudget:
-    """What a budget of `labels` a month buys, from simulated months.
+    """What a budget of `labels` a month (or week, or day: `length`) buys, from simulated months.
 
     by_class: (K,) of the labels, those among the predictions of each class. found: the share of months with the drop
     that raise an alarm for the dropped class. found_by_class: (K,) the same by class, NaN where too few were tried.
@@ -42,16 +45,22 @@ class PlannedBudget:
     false_alarms: float
     further: float
     trials: int
+    length: WindowLength = "month"
 
     @property
-    def months_to_alarm(self) -> float:
-        """Return the expected number of months until the alarm, each with a draw of its own."""
+    def windows_to_alarm(self) -> float:
+        """Return the expected number of windows until the alarm, each with a draw of its own."""
         return 1 / self.found if self.found > 0 else np.inf
 
     @property
+    def months_to_alarm(self) -> float:
+        """Return the expected number of months until the alarm, however long a window is."""
+        return self.windows_to_alarm * WINDOWS_A_YEAR["month"] / WINDOWS_A_YEAR[self.length]
+
+    @property
     def false_alarms_a_year(self) -> float:
-        """Return the expected number of months in a quiet year that raise an alarm."""
-        return MONTHS_A_YEAR * self.false_alarms
+        """Return the expected number of windows in a quiet year that raise an alarm."""
+        return WINDOWS_A_YEAR[self.length] * self.false_alarms
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,16 +72,30 @@ class Plan:
     curve: tuple[PlannedBudget, ...]
     chosen: PlannedBudget | None
 
+    @property
+    def length(self) -> WindowLength:
+        """Return what the budgets are of: a month, a week or a day."""
+        return self.curve[0].length
+
 
 def plan(
-    counts: StratumCounts, monitor: Monitor, labelling: Labelling, *, drop: float, power: float, trials: int, seed: int
+    counts: StratumCounts,
+    monitor: Monitor,
+    labelling: Labelling,
+    *,
+    drop: float,
+    power: float,
+    trials: int,
+    seed: int,
+    length: WindowLength = "month",
 ) -> Plan:
     """Return what budgets of labels buy in months like that of `counts`, when one class loses `drop` of its precision.
 
     The drop is silent: every confidence bin of the class loses the same, and no confidence tells. The dropped class is
     another one in every trial. The reference is drawn anew in every trial, `reference_factor` times as large as the
     budget. Budgets grow by 1.6 until one finds the drop with `power`, or nothing more can be drawn; that one is then
-    narrowed to between the last two. Deterministic for a `seed`. Raises DataError for a month without predictions.
+    narrowed to between the last two. length: of the window that `counts` are of. Deterministic for a `seed`.
+    Raises DataError for a month without predictions.
     """
     check_counts(counts)
     population = int(counts.population.sum())
@@ -80,7 +103,7 @@ def plan(
         raise DataError("the window has no predictions; there is nothing to plan a sample of")
     shares = answer_shares(counts)
     most = min(labelling.max_labels, population)
-    trial = _Trial(counts, shares, monitor, labelling.reference_factor, drop, trials, seed)
+    trial = _Trial(counts, shares, monitor, labelling.reference_factor, drop, trials, seed, length)
     curve: list[PlannedBudget] = []
     labels = min(most, max(SMALLEST_BUDGET, 2 * int((counts.population > 0).sum())))
     while True:
@@ -156,9 +179,11 @@ class _Trial:
         drop: float,
         trials: int,
         seed: int,
+        length: WindowLength,
     ) -> None:
         self._counts, self._shares, self._monitor = counts, shares, monitor
         self._factor, self._drop, self._trials, self._seed = reference_factor, drop, trials, seed
+        self._length: WindowLength = length
         self._targets = np.flatnonzero(counts.population.sum(axis=1) > 0)
 
     def of(self, labels: int) -> PlannedBudget:
@@ -185,6 +210,7 @@ class _Trial:
             false_alarms=alarmed / self._trials,
             further=further / self._trials,
             trials=self._trials,
+            length=self._length,
         )
 
     def _judged(

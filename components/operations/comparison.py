@@ -16,6 +16,7 @@ from components.data.shards import ShardReader
 from components.model.predictor import Predictor
 from components.model.preprocess import decode_and_resize
 from components.params import Params
+from components.records import Window
 
 FloatArray = NDArray[np.float32]
 
@@ -35,8 +36,9 @@ def held_out(manifest: Manifest, golden_windows: int, outdated: Collection[str] 
     outdated: image ids whose labels no longer count; they would have the candidate answer as the champion did.
     """
     rows = without(manifest.select("validation", "golden"), outdated)
-    windows = sorted({w for w in manifest.select("golden")["window"].to_pylist() if w is not None})
-    latest = set(windows[-golden_windows:])
+    windows = {w for w in manifest.select("golden")["window"].to_pylist() if w is not None}
+    # By time, not by name: after a change of monitor.window there are months and weeks among them.
+    latest = set(sorted(windows, key=Window.parse)[-golden_windows:])
     split, window = rows["split"].to_pylist(), rows["window"].to_pylist()
     kept = np.array([s != "golden" or w is None or w in latest for s, w in zip(split, window, strict=True)], bool)
     rows = rows.filter(pa.array(kept))

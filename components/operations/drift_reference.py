@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from components.errors import IntegrityError
 from components.model.preprocess import prepare
 from components.monitoring.binning import bin_counts, quantile_edges
+from components.monitoring.drift import FEWEST_ROWS
 from components.operations.drift_watch import COLUMNS
 from components.operations.models import load_predictor
 from components.operations.services import Services
@@ -28,13 +29,14 @@ MOST_IMAGES = 5_000
 def freeze_drift_reference(services: Services, model: ModelVersion, *, now: datetime) -> None:
     """Store what `model` says of up to 5,000 stored images of the latest closed window, unless it has a reference.
 
-    Nothing is stored before the first closed window: it becomes the reference of the model that served it.
+    Nothing is stored before the first closed window, or where that one has too few rows for a test: then the model's
+    own first window becomes its reference.
     """
     if monitoring.drift_reference(services.database, model.version) is not None:
         return
     window = latest_closed(services, now)
     places = reading.sample_places(services.database, window, MOST_IMAGES)
-    if not places:
+    if len(places) < FEWEST_ROWS:
         return
     predictor = load_predictor(services, model)
     store, limits = services.images, services.limits
@@ -46,7 +48,7 @@ def freeze_drift_reference(services: Services, model: ModelVersion, *, now: date
         answers.append(predictor.predict(prepared.pixels)[1])
         statistics.append(prepared.statistics)
     probabilities = np.concatenate(answers)
-    if not len(probabilities):
+    if len(probabilities) < FEWEST_ROWS:
         return
     columns = {"confidence": probabilities.max(axis=1)}
     columns |= dict(zip(IMAGE_STATISTICS, np.concatenate(statistics).T.astype(np.float64), strict=True))

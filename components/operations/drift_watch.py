@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from components.errors import ServiceError
 from components.monitoring.accuracy import estimate
-from components.monitoring.drift import findings, undecided
+from components.monitoring.drift import FEWEST_ROWS, findings, undecided
 from components.monitoring.prediction_drift import DriftExplanation, explain_prediction_drift
 from components.monitoring.reference import reference_obstacle
 from components.operations.services import Services
@@ -34,9 +34,11 @@ def watch_drift(
     reference = monitoring.drift_reference(database, version)
     closed = closing_obstacle(services, window, now) is None
     if reference is None:
-        if closed:
+        # A frozen reference of fewer rows than a test takes, as a day may have, would never tell anything.
+        enough = closed and segment.predictions >= FEWEST_ROWS
+        if enough:
             set_reference_from_window(services, window, segment, now=now)
-        state = "no drift reference yet" + (f"; window {window.name} is it from now on" if closed else "")
+        state = "no drift reference yet" + (f"; window {window.name} is it from now on" if enough else "")
         return [undecided(column, state) for column in ("predicted", *COLUMNS)]
     columns: dict[str, tuple[Counts, Counts]] = {
         "predicted": (

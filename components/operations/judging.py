@@ -9,15 +9,17 @@ from typing import Any
 
 from components.monitoring.accuracy import Estimates, estimate
 from components.monitoring.annotator_error import AnnotatorError, Corrected, annotator_error, corrected, describe
+from components.monitoring.error_rates import ErrorRates, corrected_error_rates, error_rates
 from components.monitoring.evidence import judgement_inputs
 from components.monitoring.policy import Judgement, ReferenceLevel, Stage, judge
 from components.operations import reactions, reference
 from components.operations.drift_watch import explain_change, watch_drift
+from components.operations.neighbours import look_at_neighbours, tell_of_falls
 from components.operations.services import Services
-from components.operations.windows import closing_obstacle, latest_closed
+from components.operations.windows import closing_obstacle, latest_closed, undrawn_reason, waits_for_reference
 from components.params import Monitor
 from components.records import ClassAccuracy, ClassState, Decision, StratumCounts, Window, require_utc
-from components.store import checks, labelling, ledger, monitoring, predictions, requests
+from components.store import champions, checks, labelling, ledger, monitoring, predictions, requests
 from components.store.database import Store
 
 LOCK_WAIT_SECONDS = 600.0
@@ -30,7 +32,8 @@ class Watched:
     """One segment under judgement: a window's predictions of one model, their counts and estimates.
 
     error: of the annotators, where images that two people answered tell it; shown: the estimates corrected for it,
-    which people see, while verdicts compare answers with the reference's answers; note: what is known of it, in words.
+    which people see, while verdicts compare answers with the reference's answers; note: what is known of it, in words;
+    rates: of false positives and negatives, corrected where the estimates are.
     """
 
     window: Window
@@ -40,6 +43,7 @@ class Watched:
     error: AnnotatorError | None
     shown: Corrected | None
     note: str
+    rates: ErrorRates
 
 
 def monitor_window(services: Services, window_name: str | None, *, now: datetime) -> list[dict[str, Any]]:
@@ -63,7 +67,8 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
     pairs, differing = checks.answer_pairs(services.database, since=now - CHECKS_COUNT)
     error = annotator_error(pairs, differing, len(estimates.classes))
     shown = corrected(estimates, error) if error else None
-    watched = Watched(window, segment, counts, estimates, error, shown, describe(pairs, error))
+    rates = corrected_error_rates(counts, error, shown) if error and shown else error_rates(counts, estimates)
+    watched = Watched(window, segment, counts, estimates, error, shown, describe(pairs, error), rates)
     drift = watch_drift(services, window, segment, now=now)
     cause = explain_change(services, window, segment, drift)
     classes, decision = _judge(services, watched, now)
@@ -75,21 +80,31 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
     }
     found = [c.as_json() for c in classes]
     monitoring.save_estimates(services.database, window, segment.model_version, found, now=now, overall=overall)
+    neighbours = look_at_neighbours(services, window, segment.model_version, counts, estimates, error)
+    tell_of_falls(services, window, segment.model_version, neighbours.change, decision, now=now)
     if any(finding.drifted for finding in drift):
         reactions.on_drift(services, watched.window, segment.model_version, drift, cause=cause, now=now)
     return {
         "window": window.name,
         "model_version": segment.model_version,
         "predictions": segment.predictions,
+        **_beside(services, window, segment),
         "labels": int(counts.labelled.sum()),
         "overall": overall["accuracy"],
         "calibration_error": overall["calibration_error"],
         "annotators": overall["annotators"],
         "classes": found,
+        **neighbours.as_json(),
         "drift": [finding.as_json() for finding in drift],
         "prediction_drift": cause.as_json() if cause else None,
         "decision": decision.as_json(),
     }
+
+
+def _beside(services: Services, window: Window, segment: predictions.Segment) -> dict[str, Any]:
+    """Return how many of the segment's predictions came late, and how many count in other windows, by window."""
+    found = monitoring.coverage(services.database, window, segment.model_version)
+    return {"late": found.late, "drawn_elsewhere": found.elsewhere}
 
 
 def _judge(services: Services, watched: Watched, now: datetime) -> tuple[tuple[ClassAccuracy, ...], Decision]:
@@ -115,6 +130,7 @@ def _judge(services: Services, watched: Watched, now: datetime) -> tuple[tuple[C
         return judgement.classes, reference.set_first(services, window, version, watched.estimates, now=now)
     if level is None:
         return judgement.classes, judgement.decision
+    judgement = _of_what_serves(services, version, judgement)
     _record(services, watched, level, judgement, len(recorded) + 1, now)
     return judgement.classes, judgement.decision
 
@@ -122,10 +138,25 @@ def _judge(services: Services, watched: Watched, now: datetime) -> tuple[tuple[C
 def _judged(watched: Watched, level: ReferenceLevel | None, rules: Monitor, stage: Stage) -> Judgement:
     """Return the judgement, its classes with the estimates that people are shown."""
     judgement = judge(watched.estimates, watched.counts, level, rules, stage)
+    return replace(judgement, classes=tuple(_as_shown(watched, k, c) for k, c in enumerate(judgement.classes)))
+
+
+def _as_shown(watched: Watched, k: int, found: ClassAccuracy) -> ClassAccuracy:
+    found = replace(
+        found, false_positive=watched.rates.false_positive[k], false_negative=watched.rates.false_negative[k]
+    )
     if watched.shown is None:
+        return found
+    return replace(found, precision=watched.shown.precision[k], recall=watched.shown.recall[k])
+
+
+def _of_what_serves(services: Services, version: int, judgement: Judgement) -> Judgement:
+    """Return the judgement; where a model fell that serves no more, its decision refuses to retrain for it."""
+    current = champions.champion(services.database)
+    if judgement.decision.action != "retrain" or current is None or current.version == version:
         return judgement
-    classes = zip(judgement.classes, watched.shown.precision, watched.shown.recall, strict=True)
-    return replace(judgement, classes=tuple(replace(c, precision=p, recall=r) for c, p, r in classes))
+    reason = f"{judgement.decision.reason}; not retrained: model {version} serves no more, model {current.version} does"
+    return replace(judgement, decision=replace(judgement.decision, action="refused", reason=reason))
 
 
 def _not_due(services: Services, watched: Watched, round_no: int, now: datetime) -> str | None:
@@ -136,11 +167,11 @@ def _not_due(services: Services, watched: Watched, round_no: int, now: datetime)
     rules = services.workspace.params.labelling
     response = labelling.response(services.database, watched.window, watched.segment.model_version, round_no)
     if response is None:
-        return f"no sample drawn yet; `perennial label draw --window {watched.window.name}` draws it"
+        return undrawn_reason(services, watched.window, watched.segment.model_version)
     complete = response.answered >= rules.judge_at_response * response.drawn
     old = now - response.drawn_at >= timedelta(days=rules.judge_after_days)
     if complete or old:
-        return None
+        return waits_for_reference(services, watched.window, now)
     return f"waiting for answers: {response.answered} of {response.drawn} tasks of draw {round_no}"
 
 

@@ -16,27 +16,35 @@ from components.labels.consensus import settle
 from components.labels.exchange import export_csv, export_label_studio, read_answers
 from components.monitoring.sampling import allocate, budget
 from components.operations.services import Services
-from components.operations.windows import closing_obstacle, latest_closed, require_closed
+from components.operations.windows import closing_obstacle, first_reference, latest_closed, require_closed
 from components.records import LabelAnswer, LabelTask, StratumCounts, Window
 from components.store import checks, labelling, monitoring, predictions
-from components.store.ledger import record
+from components.store.ledger import history, record
 
 
 def draw_window(services: Services, window_name: str | None, *, now: datetime) -> dict[str, Any]:
     """Close a window and draw each segment's accuracy sample; a drawn one stays as it is.
 
     The first complete window of the service is drawn at `reference_factor` times the budget. A share of the tasks is
-    asked again in the check queue, of other people: from that it is known how often answers are wrong.
-    Raises RefusedError for a window that cannot be closed yet, with the reason.
+    asked again in the check queue, of other people: from that it is known how often answers are wrong. No prediction is
+    drawn in two windows: where another one has drawn some of them, this one draws the rest.
+    Raises RefusedError, with the reason, for a window that cannot be closed yet, or of which nothing is left.
     """
     rules = services.workspace.params.labelling
     window = Window.parse(window_name) if window_name else latest_closed(services, now)
     require_closed(services, window, now)
     monitoring.rollup(services.database, window)
+    segments = predictions.segments(services.database, window)
+    covered = {s.model_version: monitoring.coverage(services.database, window, s.model_version) for s in segments}
+    segments = [segment for segment in segments if covered[segment.model_version].left]
+    if covered and not segments:
+        said = "; ".join(f"model {version}: {found.describe()}" for version, found in covered.items())
+        raise RefusedError(f"window {window.name} has nothing left to draw: {said}")
     draws: list[dict[str, Any]] = []
-    for segment in predictions.segments(services.database, window):
-        reference = is_reference_window(services, window)
-        n = budget(segment.predictions, rules, reference=reference)
+    for segment in segments:
+        reference = is_reference_window(services, window, now)
+        left = covered[segment.model_version]
+        n = budget(left.left, rules, reference=reference)
 
         def sizes(counts: StratumCounts, n: int = n) -> NDArray[np.int64]:
             return allocate(counts, n)
@@ -52,23 +60,35 @@ def draw_window(services: Services, window_name: str | None, *, now: datetime) -
             {
                 "model_version": segment.model_version,
                 "kind": "reference" if reference else "regular",
-                "predictions": segment.predictions,
+                "predictions": left.left,
+                "elsewhere": left.elsewhere,
+                "late": left.late,
                 "tasks": tasks,
                 "checks": asked_twice,
             }
         )
     result = {"window": window.name, "draws": draws}
+    notes = [f"; {left.describe()}" for left in covered.values() if left.describe()]
+    newest = history(services.database, 1, kind="draw", window=window.name)
+    if newest and newest[0]["evidence"] == result:  # until they are judged, windows are drawn again every day
+        return result
     record(
         services.database, kind="draw", actor="label", action="drawn", now=now, window=window.name, evidence=result,
-        reason=f"{sum(d['tasks'] for d in draws)} tasks from {sum(d['predictions'] for d in draws)} predictions",
+        reason=f"{sum(d['tasks'] for d in draws)} tasks from {sum(d['predictions'] for d in draws)} predictions"
+        + "".join(notes),
     )  # fmt: skip
     return result
 
 
-def is_reference_window(services: Services, window: Window) -> bool:
-    """Return whether this window is, or is to become, the service's reference level."""
+def is_reference_window(services: Services, window: Window, now: datetime) -> bool:
+    """Return whether this window is, or is to become, the service's reference level.
+
+    The first one drawn is to become it. Shorter windows than a month are drawn before that one is answered: they wait.
+    """
     level = monitoring.reference_level(services.database)
-    return level is None or level.window == window.name
+    if level is not None:
+        return level.window == window.name
+    return first_reference(services, now) in (None, window.name)
 
 
 def open_tasks(services: Services, queue: str, limit: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How many labels a month this service needs to see a class get worse, from its own latest window."""
+"""How many labels a month, week or day this service needs to see a class get worse, from its own latest window."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def plan_labels(
     picture: Path | None,
     now: datetime,
 ) -> dict[str, Any]:
-    """Return what budgets of labels buy in months like the window (default: the latest closed one).
+    """Return what budgets of labels buy in windows like the given one (default: the latest closed one).
 
     Its last segment is planned for: the model that serves now. picture: where to draw the curve, by the file's suffix.
     Raises RefusedError for a window without predictions.
@@ -38,11 +38,14 @@ def plan_labels(
     segment = segments[-1]
     counts = labelling.counts(services.database, window, segment.model_version)
     params = services.workspace.params
-    planned = plan(counts, params.monitor, params.labelling, drop=drop, power=power, trials=trials, seed=SEED)
+    planned = plan(
+        counts, params.monitor, params.labelling, drop=drop, power=power, trials=trials, seed=SEED, length=window.length
+    )
     if picture is not None:
         draw_curve(planned, picture)
     return {
         "window": window.name,
+        "length": window.length,
         "model_version": segment.model_version,
         "predictions": segment.predictions,
         "labelled": int(counts.labelled.sum()),
@@ -57,21 +60,21 @@ def plan_labels(
 
 
 def draw_curve(planned: Plan, path: Path) -> None:
-    """Draw, over the labels a month, how often the drop is found in a month, and how often a quiet month alarms."""
+    """Draw, over the labels a window, how often the drop is found in a window, and how often a quiet one alarms."""
     import matplotlib.figure
     import matplotlib.ticker
 
     figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     labels = [budget.labels for budget in planned.curve]
-    points = f"{100 * planned.drop:g}-point drop"
+    points, length = f"{100 * planned.drop:g}-point drop", planned.length
     axes.plot(labels, [budget.found for budget in planned.curve], "o-", color="#1f5fa8", label=f"{points} found")
     quiet = [budget.false_alarms for budget in planned.curve]
-    axes.plot(labels, quiet, "s--", color="#b3541e", label="false alarm in a quiet month")
+    axes.plot(labels, quiet, "s--", color="#b3541e", label=f"false alarm in a quiet {length}")
     axes.axhline(planned.power, color="#777777", linewidth=0.8, label=f"wanted: {planned.power:.0%}")
     if planned.chosen:
         axes.axvline(planned.chosen.labels, color="#777777", linewidth=0.8, linestyle=":")
-    axes.set(xscale="log", ylim=(0, 1.02), xlabel="labels a month", ylabel="share of simulated months")
+    axes.set(xscale="log", ylim=(0, 1.02), xlabel=f"labels a {length}", ylabel=f"share of simulated {length}s")
     ticks = _apart(labels)
     axes.set_xticks(ticks, [f"{count:,}" for count in ticks])
     axes.minorticks_off()
@@ -94,6 +97,7 @@ def _as_json(budget: PlannedBudget, classes: tuple[str, ...]) -> dict[str, Any]:
     return {
         "labels": budget.labels,
         "found": budget.found,
+        "windows_to_alarm": budget.windows_to_alarm if budget.found > 0 else None,
         "months_to_alarm": budget.months_to_alarm if budget.found > 0 else None,
         "false_alarms_a_year": budget.false_alarms_a_year,
         "further_labels": budget.further,
@@ -105,12 +109,12 @@ def _as_json(budget: PlannedBudget, classes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _advice(planned: Plan, tolerance: float, population: int) -> str:
-    points = f"a drop of {100 * planned.drop:g} points in one class's precision"
+    points, length = f"a drop of {100 * planned.drop:g} points in one class's precision", planned.length
     if planned.chosen:
         share = planned.chosen.labels / population
         return (
-            f"{points} is found in {planned.chosen.found:.0%} of months with {planned.chosen.labels} labels a month: "
-            f"labelling.share {share:.3g}"
+            f"{points} is found in {planned.chosen.found:.0%} of {length}s with {planned.chosen.labels} labels a "
+            f"{length}: labelling.share {share:.3g}"
         )
     most = planned.curve[-1]
     if planned.drop <= tolerance:
@@ -119,6 +123,6 @@ def _advice(planned: Plan, tolerance: float, population: int) -> str:
             f"{100 * tolerance:g} points; lower it, or plan for a larger drop"
         )
     return (
-        f"{points} is found in {most.found:.0%} of months at most, with {most.labels} labels: all that may be drawn "
+        f"{points} is found in {most.found:.0%} of {length}s at most, with {most.labels} labels: all that may be drawn "
         "(labelling.max_labels, or the window's predictions)"
     )

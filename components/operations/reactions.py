@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from components.alerts.message import accuracy_alert, drift_alert, recovered_alert
 from components.monitoring.prediction_drift import DriftExplanation
 from components.operations.alerting import open_alerts, page_address, recover, send_once
 from components.operations.services import Services
 from components.records import ClassAccuracy, Decision, DriftFinding, Window
-from components.store import labelling
+from components.store import labelling, requests
 
 ACCURACY = "accuracy/"
+TOLD_AGAIN_AFTER = timedelta(days=28)
+"""A fall that lasts is told again after so long: in every month's window, not in every day's."""
 
 
 def follow_up(
@@ -29,9 +31,14 @@ def follow_up(
 
     note: what the alert is to say about the estimates beside their intervals.
     """
+    if decision.action == "refused":  # it is about a model that serves no more; the ledger has it
+        return
     if decision.action != "retrain":
         for alert in open_alerts(services, ACCURACY):
-            recover(services, alert["key"], recovered_alert(alert["title"], alert["key"]), now=now)
+            if not _later(alert["key"], window):
+                recover(services, alert["key"], recovered_alert(alert["title"], alert["key"]), now=now)
+        return
+    if _told(services, window, decision, now):
         return
     asked = labelling.fill_training_queue(
         services.database, window, version, classes=decision.classes, now=now,
@@ -55,6 +62,25 @@ def on_drift(
     links, because = report_links(services, window, version), cause.describe() if cause else ""
     alert = drift_alert(window.name, version, findings, because=because, labels_asked=0, links=links)
     send_once(services, alert, now=now)
+
+
+def _told(services: Services, window: Window, decision: Decision, now: datetime) -> bool:
+    """Return whether people know already: a request that another window opened lately is about the same classes.
+
+    A fallen class raises an alarm in every window until it is renewed. With days that would be a page a day.
+    """
+    waiting = requests.current_request(services.database)
+    return (
+        waiting is not None
+        and waiting.window not in (None, window.name)
+        and set(decision.classes) <= set(waiting.classes)
+        and now - waiting.opened_at < TOLD_AGAIN_AFTER
+    )
+
+
+def _later(key: str, window: Window) -> bool:
+    """Return whether the accuracy alert with `key` is about a time after `window`, which then tells nothing of it."""
+    return Window.parse(key.split("/")[1]).end > window.end
 
 
 def report_links(services: Services, window: Window, version: int) -> dict[str, str]:

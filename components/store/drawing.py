@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, func, insert, select, text
 
 from components.errors import ConfigurationError, DataError
 from components.records import CONFIDENCE_BINS, Answer, StratumCounts, Window, require_utc
+from components.store.coverage import drawn_elsewhere
 from components.store.database import Database
 from components.store.spans import Span, span_of
 from components.store.tables import draw as draw_table
@@ -101,7 +102,7 @@ def freeze_and_draw(
     """Freeze the segment's population, draw its sample and return the number of tasks; again, the first call's.
 
     allocate: given StratumCounts with population and confidence, returns (K, B) n_h. The population is every row of
-    the segment's closed batches; what arrives later is never drawn.
+    the segment's closed batches whose moment no other window's draw spans; what arrives later is never drawn.
     Raises DataError if an n_h is negative or above its N_h.
     """
     with db.transaction() as connection:
@@ -109,6 +110,8 @@ def freeze_and_draw(
         stored = _find(connection, span, FIRST)
         if stored is not None:
             return _size(connection, stored.id)
+        elsewhere = {n for numbers in drawn_elsewhere(connection, window, model_version).values() for n in numbers}
+        span = span.limited_to([number for number in span.batches if number not in elsewhere])
         population = _population(connection, span)
         counted = _stratum_counts(span.classes, population)
         sizes = _checked(counted, allocate(counted))
@@ -188,7 +191,8 @@ def drawn_windows(db: Database, model_version: int) -> list[Window]:
 
 
 def _locked_span(connection: Connection, window: Window, model_version: int) -> Span:
-    name = f"draw {window.name} {model_version}"
+    # One draw of a model at a time: two windows that overlap must each see what the other has drawn.
+    name = f"draw {model_version}"
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
     return span_of(connection, window, model_version, closed_only=True)
 

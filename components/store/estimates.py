@@ -10,7 +10,7 @@ from sqlalchemy import Row, insert, select, text
 
 from components.records import JsonObject, Window, require_utc
 from components.store.database import Database, Store, within
-from components.store.tables import accuracy_estimate, estimate_version
+from components.store.tables import ESTIMATED_RATES, accuracy_estimate, estimate_version
 from components.store.values import clean_text, jsonable
 
 
@@ -77,15 +77,15 @@ def _newest_version(window: Window, model_version: int) -> Any:
 def _estimate_row(number: int, found: JsonObject) -> dict[str, Any]:
     row: dict[str, Any] = {"class_no": number, "name": clean_text(found["name"]), "predicted": found["predicted"]}
     row["labels"] = found["labels"]
-    for what in ("precision", "recall"):
-        for part in ("value", "low", "high"):
-            row[f"{what}_{part}"] = None if found[what] is None else jsonable(found[what][part])
+    for rate in ESTIMATED_RATES:
+        known = found.get(rate)
+        row |= {f"{rate}_{part}": jsonable(known[part]) if known else None for part in ("value", "low", "high")}
     return {**row, "state": str(found["state"]), "reasons": [clean_text(reason) for reason in found["reasons"]]}
 
 
 def _estimate_json(row: Row[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"name": row.name, "predicted": row.predicted, "labels": row.labels}
-    for what in ("precision", "recall"):
-        parts = {part: getattr(row, f"{what}_{part}") for part in ("value", "low", "high")}
-        found[what] = None if parts["value"] is None else parts
+    for rate in ESTIMATED_RATES:
+        parts = {part: getattr(row, f"{rate}_{part}") for part in ("value", "low", "high")}
+        found[rate] = None if parts["value"] is None else parts
     return {**found, "state": row.state, "reasons": list(row.reasons)}

@@ -43,11 +43,13 @@ def record(
         return int(connection.execute(insert(decision).values(row).returning(decision.c.id)).scalar_one())
 
 
-def history(db: Database, limit: int, kind: str | None = None) -> list[dict[str, Any]]:
-    """Return the newest rows, newest first, as dicts; `window` and `model_version` may be None."""
+def history(db: Database, limit: int, kind: str | None = None, window: str | None = None) -> list[dict[str, Any]]:
+    """Return the newest rows (of a kind, about a window), newest first; their window and model version may be None."""
     asked = select(decision).order_by(decision.c.id.desc()).limit(limit)
     if kind is not None:
         asked = asked.where(decision.c.kind == kind)
+    if window is not None:
+        asked = asked.where(decision.c.window_name == window)
     with db.transaction() as connection:
         rows = connection.execute(asked).mappings().all()
     return [{"window" if key == "window_name" else key: value for key, value in row.items()} for row in rows]

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.dialects import postgresql
 
-from components.records import IMAGE_STATISTICS, DriftFinding, JsonObject, Window, WindowLength, require_utc
+from components.records import IMAGE_STATISTICS, DriftFinding, JsonObject, Window, require_utc
+from components.store.coverage import Coverage, coverage, pending_reference, windows_before, windows_to_judge
 from components.store.database import Database, Store, within
 from components.store.estimates import estimates, save_estimates
 from components.store.histograms import histogram, histograms
@@ -32,16 +33,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "Coverage",
     "DriftReference",
     "Judged",
     "Reference",
     "class_counts",
+    "coverage",
     "drift_reference",
     "estimates",
     "findings",
     "histogram",
     "histograms",
     "judgements",
+    "pending_reference",
     "quantile_edges",
     "record_judgement",
     "reference_level",
@@ -52,13 +56,9 @@ __all__ = [
     "set_drift_reference",
     "set_reference_level",
     "stratum_counts",
+    "windows_before",
     "windows_to_judge",
 ]
-
-_SEGMENT_DAYS = text(
-    "SELECT DISTINCT date_trunc('day', scored_at, 'UTC') AS day, model_version FROM batch WHERE rows > 0"
-    " ORDER BY day, model_version"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,19 +170,3 @@ def judgements(store: Store, window: Window, model_version: int) -> list[Judged]
     )
     with within(store) as connection:
         return [Judged(*row) for row in connection.execute(asked.order_by(judgement.c.round))]
-
-
-def windows_to_judge(db: Database, length: WindowLength) -> list[str]:
-    """Return the names of the windows with a segment that is not judged for good, oldest first.
-
-    A segment is judged for good after round 1 without a top-up, or after round 2.
-    """
-    judged = select(judgement.c.window_name, judgement.c.model_version, judgement.c.round)
-    topped_up = select(draw.c.window_name, draw.c.model_version).where(draw.c.round == 2)
-    with db.transaction() as connection:
-        days = connection.execute(_SEGMENT_DAYS).all()
-        done = {tuple(row) for row in connection.execute(judged)}
-        second = {tuple(row) for row in connection.execute(topped_up)}
-    segments = [(Window.containing(row.day, length).name, row.model_version) for row in days]
-    waiting = [name for name, version in segments if (name, version, 1 + ((name, version) in second)) not in done]
-    return list(dict.fromkeys(waiting))

@@ -29,6 +29,7 @@ from components.records import IMAGE_STATISTICS
 METADATA = MetaData()
 MOMENT = DateTime(timezone=True)
 TEXTS = ARRAY(Text)
+ESTIMATED_RATES = ("precision", "recall", "false_positive", "false_negative")
 
 Kind = type[TypeEngine[Any]] | TypeEngine[Any]
 
@@ -252,7 +253,7 @@ accuracy_estimate = Table(
     _has("name", Text),
     _has("predicted", BigInteger),
     _has("labels", BigInteger),
-    *(_may(f"{what}_{part}", Double) for what in ("precision", "recall") for part in ("value", "low", "high")),
+    *(_may(f"{rate}_{part}", Double) for rate in ESTIMATED_RATES for part in ("value", "low", "high")),
     _has("state", Text),
     _has("reasons", TEXTS),
 )

@@ -94,9 +94,9 @@ def import_answers(root: Path, as_json: bool, now: datetime, file: Path) -> None
 )
 @click.option(
     "--power", default=0.8, show_default=True, type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="The share of months with the drop that are to raise an alarm.",
+    help="The share of windows with the drop that are to raise an alarm.",
 )  # fmt: skip
-@click.option("--trials", default=300, show_default=True, type=click.IntRange(20), help="Simulated months a budget.")
+@click.option("--trials", default=300, show_default=True, type=click.IntRange(20), help="Simulated windows a budget.")
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Also draw the curve.")
 @verb
 @at_option
@@ -111,22 +111,24 @@ def plan_labels(
     trials: int,
     picture: Path | None,
 ) -> None:
-    """Say how many labels a month it takes to see one class's precision drop.
+    """Say how many labels a month (or week, or day) it takes to see one class's precision drop.
 
-    The trigger itself is tried on simulated months that look like the window: its classes, confidences and errors.
+    The trigger itself is tried on simulated windows that look like the given one: its classes, confidences and errors.
     """
     from components.operations.planning import plan_labels as act
 
     with services(root) as opened:
         result = act(opened, window, drop=drop / 100, power=power, trials=trials, picture=picture, now=now)
     rows = [
-        (b["labels"], f"{b['found']:.0%}", _months(b["months_to_alarm"]), f"{b['false_alarms_a_year']:.2f}",
+        (b["labels"], f"{b['found']:.0%}", _windows(b["windows_to_alarm"]), f"{b['false_alarms_a_year']:.2f}",
          f"{b['further_labels']:.0f}")
         for b in result["curve"]
     ]  # fmt: skip
-    header = ("labels a month", "found in a month", "months to the alarm", "false alarms a year", "further labels")
+    length = result["length"]
+    per = (f"labels a {length}", f"found in a {length}")
+    header = (*per, f"{length}s to the alarm", "false alarms a year", "further labels")
     lines = [
-        f"months like {result['window']} (model {result['model_version']}: {result['predictions']} predictions, "
+        f"{length}s like {result['window']} (model {result['model_version']}: {result['predictions']} predictions, "
         f"{result['labelled']} labelled), {trials} simulated for every row",
         table(header, rows),
     ]
@@ -135,7 +137,7 @@ def plan_labels(
             (c["name"], c["labels"], "n/a" if c["found"] is None else f"{c['found']:.0%}")
             for c in result["chosen"]["classes"]
         ]
-        lines += ["", table(("class", "labels a month", "found in a month"), classes)]
+        lines += ["", table(("class", *per), classes)]
     emit(result, as_json, [*lines, "", result["advice"]])
 
 
@@ -183,7 +185,7 @@ def _reference_lines(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def _months(expected: float | None) -> str:
+def _windows(expected: float | None) -> str:
     return "never" if expected is None else f"{expected:.1f}"
 
 

@@ -54,15 +54,39 @@ def segment_lines(segment: dict[str, Any]) -> list[str]:
         for c in segment["classes"]
     ]
     cause = segment["prediction_drift"]
+    elsewhere, late = segment["drawn_elsewhere"], segment["late"]
+    notes = [f"{rows} of the predictions were drawn in {name} and are judged there" for name, rows in elsewhere.items()]
+    if late:
+        notes.append(f"{late} of the predictions came after the draw and count for drift alone")
     drifted = [f"{d['column']} (V {d['v']:.3f})" for d in segment["drift"] if d["drifted"]]
     return [
         f"window {segment['window']}, model {segment['model_version']}: "
         f"{segment['predictions']} predictions, {segment['labels']} labels",
+        *notes,
         table(("class", "predicted", "labels", "precision", "recall", "state"), rows),
+        *_beside(segment),
         f"drift: {', '.join(drifted) or 'none'}" + (f"; {cause['reason']}" if cause else ""),
         f"decision: {decision['action']} {', '.join(decision['classes'])}: {decision['reason']}",
         "",
     ]
+
+
+def _beside(segment: dict[str, Any]) -> list[str]:
+    """Return what the model's earlier windows add: rates of classes too rare for this one, and what fell since."""
+    pooled, since, lines = segment["pooled"], segment["since"], []
+    rare = {c["name"] for c in segment["classes"] if c["state"] in ("insufficient", "not-measurable")}
+    found = [c for c in pooled["classes"] if c["name"] in rare] if pooled else []
+    if found:
+        rows = [
+            (c["name"], c["predicted"], c["labels"], _interval(c["precision"]), _interval(c["recall"])) for c in found
+        ]
+        lines += [
+            f"too few labels in this window; over {', '.join(pooled['windows'])} together (decides nothing):",
+            table(("class", "predicted", "labels", "precision", "recall"), rows),
+        ]
+    if since and since["fell"]:
+        lines.append(f"lower than in {since['window']} (decides nothing): {'; '.join(since['fell'])}")
+    return lines
 
 
 def _interval(value: dict[str, float] | None) -> str:

@@ -89,13 +89,16 @@ def rollback(root: Path, as_json: bool, now: datetime, reason: str) -> None:
 @click.command(epilog="Example: perennial history --limit 50 --kind promotion")
 @click.option("--limit", default=20, show_default=True, help="How many entries, newest first.")
 @click.option("--kind", default=None, help="Only entries of this kind.")
+@click.option("--window", default=None, metavar="WINDOW", help="Only entries about this month, week or day.")
 @verb
-def history(root: Path, as_json: bool, limit: int, kind: str | None) -> None:
+def history(root: Path, as_json: bool, limit: int, kind: str | None, window: str | None) -> None:
     """Show the ledger: every trigger, refusal, promotion, rejection, rollback and override, with its reason."""
+    from components.records import Window
     from components.store.ledger import history as read
 
+    named = Window.parse(window).name if window else None
     with services(root) as opened:
-        entries = read(opened.database, limit=limit, kind=kind)
+        entries = read(opened.database, limit=limit, kind=kind, window=named)
     rows = [(f"{e['at']:%Y-%m-%d %H:%M}", e["kind"], e["action"], e["actor"], e["reason"]) for e in entries]
     emit(entries, as_json, table(("when (UTC)", "kind", "action", "by", "reason"), rows))
 

@@ -52,6 +52,9 @@ def test_the_ledger_gives_back_what_was_recorded_newest_first(database: Database
     assert (oldest["classes"], oldest["window"], oldest["at"]) == (["cat"], "2026-10", NOW)
     assert [row["kind"] for row in ledger.history(database, 10, kind="gate")] == ["gate"]
     assert len(ledger.history(database, 1)) == 1
+    note(database, window="2026-W45")
+    note(database, window="2026-W46")
+    assert [row["window"] for row in ledger.history(database, 10, window="2026-W45")] == ["2026-W45"]
 
 
 @pytest.mark.parametrize(

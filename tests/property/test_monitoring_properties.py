@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from components.monitoring.accuracy import MOST_UNANSWERED, estimate
+from components.monitoring.annotator_error import AnnotatorError, corrected
+from components.monitoring.change import change_since
 from components.monitoring.drift import minimum_effect_test
+from components.monitoring.error_rates import corrected_error_rates, error_rates
 from components.monitoring.policy import ReferenceLevel, judge, reference_from
+from components.monitoring.pooling import pool
 from components.monitoring.rates import lower_bound, upper_bound
 from components.monitoring.sampling import allocate, draw, spread_recall_top_up, spread_top_up
 from components.params import Monitor
@@ -109,6 +115,84 @@ def test_estimates_are_shares_inside_their_intervals(counts):
     else:
         assert estimates.accuracy is None
         assert estimates.calibration_error is None
+
+
+@SETTINGS
+@given(windows())
+def test_pooling_one_window_gives_its_own_estimates(counts):
+    alone, pooled = estimate(counts), estimate(pool([counts]))
+    for rates, others in ((alone.precision, pooled.precision), (alone.recall, pooled.recall)):
+        for field in fields(rates):
+            np.testing.assert_array_equal(getattr(rates, field.name), getattr(others, field.name))
+    assert alone.accuracy == pooled.accuracy
+
+
+@SETTINGS
+@given(windows(), st.integers(2, 4))
+def test_a_window_pooled_with_its_like_has_the_same_rates_and_is_better_known(counts, times):
+    alone, pooled = estimate(counts), estimate(pool([counts] * times))
+    for rates, others in ((alone.precision, pooled.precision), (alone.recall, pooled.recall)):
+        np.testing.assert_allclose(others.value, rates.value, atol=1e-9)
+        known = np.isfinite(rates.value)
+        assert (others.labels == times * rates.labels).all()
+        assert (others.effective[known] >= rates.effective[known] * (1 - 1e-9)).all()
+
+
+@SETTINGS
+@given(windows())
+def test_a_window_has_not_changed_since_itself(counts):
+    same = change_since(estimate(counts), "itself", estimate(counts), RULES)
+    assert same.fallen == {}
+    for one in (*same.precision, *same.recall):
+        assert one is None or one.low - 1e-9 <= one.value == 0 <= one.high + 1e-9
+
+
+@SETTINGS
+@given(windows())
+def test_error_rates_lie_inside_their_intervals_and_say_what_precision_and_recall_say(counts):
+    estimates = estimate(counts)
+    rates = error_rates(counts, estimates)
+    predicted = counts.population.sum(axis=1)
+    for k, one in enumerate(rates.false_positive):
+        if one is not None and predicted[k]:
+            assert 0 <= one.low <= one.value + 1e-9
+            assert one.value - 1e-9 <= one.high <= 1
+            assert one.value >= predicted[k] * (1 - estimates.precision.value[k]) / predicted.sum() - 1e-9
+        elif one is not None:
+            assert (one.value, one.low, one.high) == (0, 0, 0)
+    for one, recall in zip(rates.false_negative, estimates.recall.value, strict=True):
+        assert (one is None) == bool(np.isnan(recall))
+        assert one is None or one.value == 1 - recall
+    known = AnnotatorError(0.0, 0.0, 0.0, 100, 0)
+    freed = corrected_error_rates(counts, known, corrected(estimates, known)).false_positive
+    for one, other in zip(rates.false_positive, freed, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or max(abs(one.value - other.value), abs(one.high - other.high)) < 1e-9
+
+
+@SETTINGS
+@given(windows(), st.floats(0, 0.25), st.floats(0, 0.05))
+def test_corrected_error_rates_are_shares_too(counts, error, spread):
+    found = AnnotatorError(error, max(0, error - spread), error + spread, 100, 1)
+    rates = corrected_error_rates(counts, found, corrected(estimate(counts), found))
+    for one in (*rates.false_positive, *rates.false_negative):
+        assert one is None or -1e-9 <= one.low <= one.value + 1e-9 <= one.high + 2e-9 <= 1 + 3e-9
+
+
+@SETTINGS
+@given(windows())
+def test_where_everything_is_labelled_error_rates_are_those_of_the_confusion_matrix(counts):
+    confidence = np.where(counts.labelled > 0, 0.5, np.nan)
+    census = StratumCounts(
+        counts.classes, counts.labelled, counts.labelled, counts.answers, counts.labelled, confidence
+    )
+    table = counts.answers.sum(axis=1)
+    right, predicted, true = table.diagonal(), table.sum(axis=1), table.sum(axis=0)[:-1]
+    rates = error_rates(census, estimate(census))
+    for k, one in enumerate(rates.false_positive):
+        negatives = table.sum() - true[k]
+        assert (one is None) == (negatives == 0)
+        assert one is None or abs(one.value - (predicted[k] - right[k]) / negatives) < 1e-9
 
 
 @SETTINGS

@@ -76,6 +76,16 @@ def test_more_labels_find_more_and_the_first_that_suffice_are_chosen():
     assert np.isfinite(result.chosen.found_by_class).all()
 
 
+def test_a_budget_of_weeks_is_told_in_weeks_and_its_false_alarms_by_the_year():
+    month, week = planned(trials=30), planned(trials=30, length="week")
+    assert week.chosen.found == month.chosen.found
+    assert week.chosen.windows_to_alarm == month.chosen.windows_to_alarm == month.chosen.months_to_alarm
+    assert week.chosen.months_to_alarm == pytest.approx(week.chosen.windows_to_alarm * 12 / 52.18, rel=1e-3)
+    assert replace(week.chosen, false_alarms=0.01).false_alarms_a_year == pytest.approx(0.5218, rel=1e-3)
+    assert replace(month.chosen, false_alarms=0.01).false_alarms_a_year == pytest.approx(0.12)
+    assert "% of weeks with" in _advice(week, 0.05, 24_000)
+
+
 def test_a_smaller_drop_and_a_larger_power_cost_more():
     base = planned().chosen.labels
     assert planned(drop=0.10).chosen.labels > 1.3 * base

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.monitoring.accuracy import Estimates, estimate
-from components.monitoring.policy import Judgement, Stage, judge, reference_from, significantly_better
+from components.monitoring.policy import Judgement, Stage, judge, next_level, reference_from, reference_obstacle
 from components.monitoring.reference import ReferenceLevel
 from components.monitoring.retraining import Outcome, should_retrain
 from components.monitoring.rules import Rules
@@ -69,7 +69,8 @@ class Step:
 
     alarmed: class names, each with the rules that condemned it. rounds: judgements, 0 to 2. labels: answers asked for,
     those of an alarm's training queue among them. missing: those of the sample that nobody was asked for, so that the
-    judgement was made without them. opened: whether the alarm opened a request. reference: set, replaced or "".
+    judgement was made without them. opened: whether the alarm opened a request. reference: set, replaced,
+    extended or "".
     """
 
     window: str
@@ -162,10 +163,9 @@ class Replay:
             estimates, judgement = self._top_up(segment, counts, judgement, self._level, tally)
             judged_at = segment.topped_up_at
             self.advance(judged_at)
-        replaced = False
-        if not judgement.suspects and significantly_better(estimates, self._level, self.rules.monitor):
-            self._set_level(segment, estimates, judged_at)
-            replaced = True
+        changed, self._level, _ = next_level(
+            self._level, estimates, segment.window.name, suspected=bool(judgement.suspects), rules=self.rules.monitor
+        )
         opened = False
         if judgement.decision.action == "retrain":
             tally.labels += self.rules.labelling.training_queue
@@ -179,7 +179,7 @@ class Replay:
             labels=tally.labels,
             missing=tally.missing,
             opened=opened,
-            reference="replaced" if replaced else "",
+            reference="" if changed == "kept" else changed,
         )
 
     def _without_judging(self, segment: Segment) -> Step:
@@ -210,19 +210,16 @@ class Replay:
         return estimates, judge(estimates, more, level, self.rules.monitor, "topped-up")
 
     def _first_level(self, segment: Segment, estimates: Estimates, tally: _Tally) -> Step:
-        decision = Decision("none", reason="no settled labels for this window")
-        measured = estimates.labelled > 0
-        if measured:
-            self._set_level(segment, estimates, segment.first_at)
+        obstacle = reference_obstacle(estimates)
+        decision = Decision("none", reason=f"window {segment.window.name} cannot be the reference: {obstacle}")
+        if obstacle is None:
+            self._level = reference_from(estimates, segment.window.name)
+            self._level_at = segment.first_at
             decision = Decision("none", reason=f"window {segment.window.name} is the reference from now on")
         return Step(
             segment.window.name, segment.model_version, decision, rounds=1, labels=tally.labels, missing=tally.missing,
-            reference="set" if measured else "",
+            reference="" if obstacle else "set",
         )  # fmt: skip
-
-    def _set_level(self, segment: Segment, estimates: Estimates, at: datetime) -> None:
-        self._level = reference_from(estimates, segment.window.name)
-        self._level_at = self._level_at or at
 
     def _open(self, segment: Segment, classes: tuple[str, ...], judged_at: datetime) -> bool:
         """Ask for a retraining, unless one is waited for; it is due when its images are answered."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -207,6 +207,20 @@ def extended(reference: ReferenceLevel, estimates: Estimates) -> tuple[Reference
 def bettered(reference: ReferenceLevel, estimates: Estimates, window: str) -> ReferenceLevel:
     """Return the level that the better window named `window` sets; who was not measured in it keeps the one before."""
     return _completed(reference_from(estimates, window), reference.for_classes(estimates.classes))
+
+
+def next_level(
+    level: ReferenceLevel, estimates: Estimates, window: str, *, suspected: bool, rules: Monitor
+) -> tuple[Literal["kept", "replaced", "extended"], ReferenceLevel, tuple[str, ...]]:
+    """Return what the final judgement of `window` makes of the reference `level`, and the classes new to it.
+
+    A significantly better window replaces it, unless some class is `suspected`. Else it may give new classes a level.
+    """
+    usable = reference_obstacle(estimates) is None
+    if usable and not suspected and significantly_better(estimates, level, rules):
+        return "replaced", bettered(level, estimates, window), ()
+    wider, added = extended(level, estimates)
+    return ("extended", wider, added) if added else ("kept", level, ())
 
 
 def significantly_better(estimates: Estimates, reference: ReferenceLevel, rules: Monitor) -> bool:

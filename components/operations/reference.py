@@ -7,14 +7,7 @@ from typing import Any
 
 from components.errors import RefusedError
 from components.monitoring.accuracy import Estimates, estimate
-from components.monitoring.policy import (
-    ReferenceLevel,
-    bettered,
-    extended,
-    reference_from,
-    reference_obstacle,
-    significantly_better,
-)
+from components.monitoring.policy import ReferenceLevel, next_level, reference_from, reference_obstacle
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle
 from components.params import Monitor
@@ -53,15 +46,12 @@ def improve(
 
     Classes that had no level yet get theirs from this window.
     """
-    usable = reference_obstacle(estimates) is None
-    if usable and not suspected and significantly_better(estimates, level, rules):
-        action, changed = "replaced", bettered(level, estimates, window.name)
-        reason = f"window {window.name} is significantly better than the reference before"
-    else:
-        changed, added = extended(level, estimates)
-        if not added:
-            return
-        action, reason = "extended", f"window {window.name} is the first to measure {', '.join(added)}"
+    action, changed, added = next_level(level, estimates, window.name, suspected=suspected, rules=rules)
+    if action == "kept":
+        return
+    reason = f"window {window.name} is " + (
+        f"the first to measure {', '.join(added)}" if added else "significantly better than the reference before"
+    )
     _store(store, window, version, changed, action=action, reason=reason, now=now)
 
 

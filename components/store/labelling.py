@@ -39,7 +39,8 @@ __all__ = [
     "top_up",
 ]
 
-# The runner-up counts too: a class that loses recall is found among its neighbours' predictions.
+# The least confident predictions; the runner-up counts too: a class that loses recall is found among its neighbours'
+# predictions. With `by_chance` any prediction of the classes, as `u` has it.
 _FILL = text(
     """
 INSERT INTO label_task (
@@ -53,14 +54,17 @@ FROM (
         SELECT * FROM prediction r
         WHERE r.month BETWEEN :first_month AND :last_month AND r.model_version = :version AND NOT r.shadow
             AND r.batch_number = ANY(CAST(:batches AS bigint[]))
-            AND (r.predicted = ANY(CAST(:wanted AS smallint[])) OR r.second_class = ANY(CAST(:wanted AS smallint[])))
+            AND (
+                r.predicted = ANY(CAST(:wanted AS smallint[]))
+                OR NOT :by_chance AND r.second_class = ANY(CAST(:wanted AS smallint[]))
+            )
             AND NOT EXISTS (SELECT 1 FROM label_task t WHERE t.image_id = r.image_id)
-        ORDER BY r.confidence, r.u
+        ORDER BY CASE WHEN :by_chance THEN r.u ELSE r.confidence END, r.u
         LIMIT CAST(:limit AS bigint) * 4
     ) q
     ORDER BY q.image_id, q.confidence, q.u
 ) p
-ORDER BY p.confidence, p.u
+ORDER BY CASE WHEN :by_chance THEN p.u ELSE p.confidence END, p.u
 LIMIT :limit
 """
 )
@@ -139,8 +143,10 @@ def fill_training_queue(
     limit: int,
     now: datetime,
 ) -> int:
-    """Ask for the window's least confident predictions of `classes` (all, where none is named); return the new tasks.
+    """Ask for predictions of `classes` (all, where none is named) in the window; return how many new tasks.
 
+    Half of them are the least confident ones. The other half is drawn by chance among what was predicted as one of the
+    classes: where images have come to mean another class, the model is as sure of them as ever.
     Images that any task asks about already are left out, so a training answer never replaces a blind one; the
     window's queue never grows beyond `limit`. Raises DataError for a class the model does not know.
     """
@@ -156,13 +162,17 @@ def fill_training_queue(
             label_task.c.window_name == window.name,
             label_task.c.model_version == model_version,
         )
+        room = max(0, limit - connection.execute(there).scalar_one())
         values = {
             **span.binds(),
             "wanted": [span.classes.index(one) for one in classes or span.classes],
-            "limit": max(0, limit - connection.execute(there).scalar_one()),
             "now": require_utc(now),
         }
-        return connection.execute(_FILL, values).rowcount
+        made = 0
+        for by_chance, share in ((False, (room + 1) // 2), (True, room)):
+            asked = {**values, "by_chance": by_chance, "limit": share - made}
+            made += connection.execute(_FILL, asked).rowcount
+        return made
 
 
 def tasks(db: Database, queue: str, limit: int | None, states: Collection[str] = ("open",)) -> list[LabelTask]:

@@ -194,18 +194,24 @@ def test_an_exported_label_is_exported_again_only_when_it_changes(database: Data
     assert [label.answer for label in labelling.settled_labels(database)] == ["cat"]
 
 
-def test_the_training_queue_takes_the_least_confident_images_of_the_classes(
+def test_the_training_queue_takes_least_confident_images_of_the_classes_and_as_many_by_chance(
     database: Database, tasks: list[LabelTask]
 ) -> None:
     taken = {task.image_id for task in tasks}
+    with database.transaction() as connection:
+        doubtful = text(
+            "SELECT image_id FROM prediction WHERE predicted = 1 OR second_class = 1 ORDER BY confidence, u"
+        )
+        unsure = [image for image in connection.scalars(doubtful) if image not in taken]
+        by_chance = text("SELECT image_id FROM prediction WHERE predicted = 1 ORDER BY u")
+        drawn = [image for image in connection.scalars(by_chance) if image not in taken]
     assert labelling.fill_training_queue(database, NOVEMBER, 1, classes=("dog",), limit=5, now=NOW) == 5
+    chosen = {task.image_id for task in labelling.tasks(database, "training", None)}
+    assert set(unsure[:3]) <= chosen
+    assert chosen - set(unsure[:3]) == set([image for image in drawn if image not in unsure[:3]][:2])
     assert labelling.fill_training_queue(database, NOVEMBER, 1, classes=("dog",), limit=5, now=NOW) == 0
     assert labelling.fill_training_queue(database, NOVEMBER, 1, classes=("dog",), limit=8, now=NOW) == 3
-    chosen = {task.image_id for task in labelling.tasks(database, "training", None)}
-    asked = text("SELECT image_id FROM prediction WHERE predicted = 1 OR second_class = 1 ORDER BY confidence, u")
-    with database.transaction() as connection:
-        doubtful = [image for image in connection.scalars(asked) if image not in taken]
-    assert chosen == set(doubtful[:8])
+    assert not taken & {task.image_id for task in labelling.tasks(database, "training", None)}
     with pytest.raises(DataError, match="does not know"):
         labelling.fill_training_queue(database, NOVEMBER, 1, classes=("emu",), limit=5, now=NOW)
 

@@ -153,7 +153,7 @@ def evaluate(params: Params) -> None:
     outdated = read_stale(Path(params.paths.audit))
     parts = _logits_of_parts(stored, network, spec, params.evaluate.batch_size, outdated)
     metrics = measure(parts, spec.classes, params.evaluate)
-    metrics = {"backbone": spec.backbone, "class_names": list(spec.classes), **metrics}
+    metrics = {"backbone": spec.backbone, "class_names": list(spec.classes), "out_of_date": len(outdated), **metrics}
 
     folder = _fresh(params.paths.evaluation)
     _write_json(folder / METRICS_FILE, metrics)

@@ -51,6 +51,7 @@ def model_card(
         calibration=evaluation["calibration"],
         parts=evaluation["parts"],
         measured_on=measured_on,
+        out_of_date=evaluation.get("out_of_date", 0),
         report=report,
         weakest=sorted(report["classes"], key=_weakness)[:WEAKEST_SHOWN],
     )

@@ -42,6 +42,12 @@ def render(**changes) -> str:
     return model_card(spec(), evaluation(), **arguments)
 
 
+def test_the_card_says_how_many_labels_no_longer_count():
+    assert "out of date" not in render()
+    text = model_card(spec(), evaluation() | {"out_of_date": 633}, facts=FACTS, verdict=None)
+    assert "633 labels are out of date, since newer ones contradict them" in text
+
+
 def test_the_card_says_what_it_was_made_from_and_how_good_it_is():
     text = render()
     assert "| dataset version | data/2026-10-01-1 |" in text

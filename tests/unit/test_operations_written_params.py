@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from components.operations.attempt import Attempt
-from components.operations.written_params import set_restart
-from components.params import load_params
+from components.operations.written_params import note_change, set_restart
+from components.params import SuspectedChange, load_params
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "params.yaml"
 
@@ -39,6 +39,51 @@ def test_nothing_is_written_where_nothing_changes(tmp_path: Path) -> None:
     path.write_text("train: {seed: 3}\n", encoding="utf-8")
     set_restart(path, 0)
     assert path.read_text(encoding="utf-8") == "train: {seed: 3}\n"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        TEMPLATE.read_text(encoding="utf-8"),
+        "train: {seed: 3}\n",
+        "changes:\n  - since: 2025-01\n    classes: [x]\ntrain: {seed: 3}  # kept\n",
+        "changes:\n- {since: 2025-01, classes: [x]}\n\ntrain: {seed: 3}\n",
+        "changes: [{since: 2025-01, classes: [x]}]",
+    ],
+)
+def test_a_suspected_change_is_added_and_everything_else_stays(tmp_path: Path, before: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(before, encoding="utf-8")
+    params = load_params(path)
+    note_change(path, "2026-07", ["Boot", "Bag"])
+    changed = load_params(path)
+    assert changed.changes == (*params.changes, SuspectedChange(since="2026-07", classes=("Bag", "Boot")))
+    assert changed.model_copy(update={"changes": params.changes}) == params
+    assert path.read_text(encoding="utf-8").count("changes:") == 1
+    once = path.read_text(encoding="utf-8")
+    note_change(path, "2026-07", ["Bag"])
+    assert path.read_text(encoding="utf-8") == once
+
+
+def test_the_same_class_falling_again_within_half_a_year_is_the_same_change(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("train: {seed: 3}\n", encoding="utf-8")
+    note_change(path, "2026-07", ["Boot"])
+    note_change(path, "2026-09", ["Boot", "Bag: a #hash"])
+    note_change(path, "2026-10", ["Coat"])
+    note_change(path, "2027-04", ["Boot"])
+    assert [(change.since, change.classes) for change in load_params(path).changes] == [
+        ("2026-07", ("Bag: a #hash", "Boot")),
+        ("2026-10", ("Coat",)),
+        ("2027-04", ("Boot",)),
+    ]
+
+
+def test_a_change_in_a_day_is_kept_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("train: {seed: 3}\n", encoding="utf-8")
+    note_change(path, "2026-07-05", ["Boot"])
+    assert load_params(path).changes == (SuspectedChange(since="2026-07-05", classes=("Boot",)),)
 
 
 def test_equal_inputs_of_a_request_share_a_run_and_each_candidate_has_its_own() -> None:

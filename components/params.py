@@ -121,6 +121,7 @@ class Train(Section):
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
     seed: int = 7
     production_weight: Annotated[float, Field(gt=0)] = 3.0
+    class_mix: Literal["as-labelled", "production"] = "as-labelled"
     augment: Augment = Augment()
 
 
@@ -128,6 +129,13 @@ class Restart(Section):
     """Which of several trainings on the same data this is; a retraining sets it."""
 
     number: Annotated[int, Field(ge=0)] = 0
+
+
+class Mix(Section):
+    """How often every class came in a window; a retraining sets it where `train.class_mix` is production."""
+
+    window: str = ""
+    shares: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
 
 
 class SuspectedChange(Section):
@@ -244,6 +252,7 @@ class Params(Section):
     train: Train = Train()
     restart: Restart = Restart()
     changes: tuple[SuspectedChange, ...] = ()
+    mix: Mix = Mix()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
     gate: Gate = Gate()

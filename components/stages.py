@@ -38,6 +38,9 @@ METRICS_LOG_FILE = "metrics.jsonl"
 NEXT_TO_NOTHING = 1e-3
 """Weight of a label that is out of date where the audit's models learn: those images are to be judged, too."""
 
+MOST_REWEIGHTED = 4.0
+"""How many times an image may count where training is weighted by the classes' shares in production."""
+
 # The first with images is what calibration is judged on.
 EVALUATED = ("frozen_test", "validation", "golden", "test")
 
@@ -97,6 +100,7 @@ def train(params: Params) -> None:
     weights = _weigh(learning, params)
     outdated = learning.named(read_stale(Path(params.paths.audit)))
     learnt = learning.training & (weights > 0) & ~outdated
+    weights, of_class = _as_in_production(learning, weights, learnt, params)
     judging = ~learning.training & ~outdated
     spec = ModelSpec(learning.classes, learning.spec, params.train.backbone)
     seed = params.train.seed + params.restart.number
@@ -128,6 +132,7 @@ def train(params: Params) -> None:
         "out_of_date": int(outdated.sum()),
         "weighted_down": int((learnt & (weights < 1)).sum()),
         "validation_images": int(judging.sum()),
+        "class_weights": of_class,
         "best_epoch": fitted.epoch,
         "epochs": fitted.epochs,
         "precision": fitted.precision,
@@ -244,6 +249,26 @@ def _weigh(learning: LearningSet, params: Params) -> NDArray[np.float32]:
         suspect_weight=params.audit.suspect_weight,
         production_weight=params.train.production_weight,
     )
+
+
+def _as_in_production(
+    learning: LearningSet, weights: NDArray[np.float32], learnt: NDArray[np.bool_], params: Params
+) -> tuple[NDArray[np.float32], dict[str, float]]:
+    """Return the weights (N,) with every class counting as often as in `params.mix`, and what each was multiplied by.
+
+    Unchanged, and nothing, where no mix is noted or a class of the data is not in it.
+    """
+    from components.monitoring.label_shift import reweighting
+
+    shares = params.mix.shares
+    if not shares or not set(learning.classes) <= shares.keys():
+        return weights, {}
+    labels = learning.data.labels
+    wanted = np.array([shares[name] for name in learning.classes])
+    given = np.bincount(labels[learnt], weights[learnt], len(learning.classes))
+    factors = reweighting(wanted / wanted.sum(), given / given.sum(), MOST_REWEIGHTED)
+    told = {name: round(float(factor), 4) for name, factor in zip(learning.classes, factors, strict=True)}
+    return (weights * factors[labels]).astype(np.float32), told
 
 
 def _logits_of_parts(

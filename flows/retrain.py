@@ -101,7 +101,7 @@ def retrain(
             dataset = collect_task(workspace, folder, attempt, now)
             for number in count():
                 attempt |= {"candidate": number}
-                renewal.prepare_stages(clone, Attempt.from_json(attempt))
+                renewal.prepare_stages(services, clone, Attempt.from_json(attempt))
                 run = start_task(workspace, folder, attempt, dataset)
                 with renewal.following_metrics(services, run, clone.root):
                     for stage in STAGES:

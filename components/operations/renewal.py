@@ -19,10 +19,11 @@ from components.errors import RefusedError
 from components.evaluation.gate import EVERY_CLASS
 from components.operations.alerting import recover, send
 from components.operations.attempt import REQUEST_TAG, RETRAINING, Attempt, require_claim
+from components.operations.class_mix import production_mix
 from components.operations.ingestion import code_lock_sources, dataset_paths
 from components.operations.promotion import promote
 from components.operations.services import Services
-from components.operations.written_params import note_change, set_restart
+from components.operations.written_params import note_change, note_mix, set_restart
 from components.params import Params, load_params
 from components.records import GateVerdict
 from components.store import champions, labelling, ledger, requests
@@ -71,16 +72,23 @@ def _as_items(services: Services, settled: Sequence[labelling.SettledLabel]) -> 
         )
 
 
-def prepare_stages(clone: WorkspaceClone, attempt: Attempt) -> None:
+def prepare_stages(services: Services, clone: WorkspaceClone, attempt: Attempt) -> None:
     """Write what makes stages run: code.lock after an upgrade of the code, params.yaml for a second candidate.
 
-    After an alarm params.yaml also says since when which classes fell: labels from before may be out of date.
+    After an alarm params.yaml also says since when which classes fell: labels from before may be out of date. Where
+    training is to be weighted by production, it says how often every class came there.
     """
     package, constraints = code_lock_sources()
     write_code_lock(clone.root / "code.lock", package, constraints)
     set_restart(clone.root / "params.yaml", attempt.candidate)
     if attempt.alarmed and attempt.window is not None:
         note_change(clone.root / "params.yaml", attempt.window, attempt.alarmed)
+    if load_params(clone.root / "params.yaml").train.class_mix == "production":
+        measured = production_mix(services)
+        if measured is not None:
+            note_mix(clone.root / "params.yaml", *measured)
+    else:
+        note_mix(clone.root / "params.yaml", "", {})
 
 
 def another_candidate(

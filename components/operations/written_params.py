@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from components.params import SuspectedChange, load_params
+from components.params import Mix, SuspectedChange, load_params
 from components.records import Window
 
 SAME_CHANGE = timedelta(days=183)
@@ -36,6 +36,13 @@ def note_change(path: Path, since: str, classes: Collection[str]) -> None:
         known.append(SuspectedChange(since=since, classes=tuple(sorted(classes))))
     if tuple(known) != load_params(path).changes:
         _write_section(path, "changes", [change.model_dump(mode="json") for change in known])
+
+
+def note_mix(path: Path, window: str, shares: Mapping[str, float]) -> None:
+    """Write into a params.yaml how often every class came in a window; no shares take what was written out again."""
+    wanted = Mix(window=window, shares=dict(shares))
+    if load_params(path).mix != wanted:
+        _write_section(path, "mix", wanted.model_dump(mode="json"))
 
 
 def _write_section(path: Path, name: str, content: Any) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from components.labels.consensus import settle
+from components.operations.class_mix import production_mix
 from components.operations.judging import monitor_window
 from components.operations.labelling import draw_window
 from components.operations.services import Services
@@ -106,6 +107,22 @@ def test_the_predictions_say_whether_the_mix_changed_or_a_class_went_wrong(servi
     bodies = [alert["body"] for alert in alerts_log.recent_alerts(services.database, 10)]
     assert sum("class mix changed: cow" in body for body in bodies) == 1
     assert sum("a class looks different or is new" in body for body in bodies) == 1
+
+
+def test_the_mix_that_training_may_be_weighted_by_is_that_of_the_latest_judged_window(services: Services) -> None:
+    database = services.database
+    first = datetime(2026, 1, 1, tzinfo=UTC)
+    champions.compare_and_set(database, expected=None, new=1, now=first, actor="ada", reason="first", evidence={})
+    assert production_mix(services) is None
+    watched(services, 1, score_month(services, 1, np.ones(K)))
+    score_month(services, 2, np.where(np.arange(K) == 2, 3.0, 1.0))
+    found = production_mix(services)
+    assert found is not None
+    window, shares = found
+    assert window == "2026-01"
+    assert tuple(shares) == CLASSES
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-4)
+    assert all(0.09 < share < 0.16 for share in shares.values())
 
 
 def test_without_an_earlier_labelled_window_nothing_is_claimed(services: Services) -> None:

@@ -21,7 +21,7 @@ from components.data.shards import ShardReader
 from components.data.source_item import SourceItem
 from components.errors import DataError, IntegrityError, RefusedError
 from components.model.predictor import Predictor
-from components.params import Params, parse_strictly
+from components.params import Mix, Params, Section, parse_strictly
 from components.stages import STAGES, main
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,9 @@ class WatchedParams(Params):
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
-        return Watched(name, value) if name in Params.model_fields else value
+        if name in Params.model_fields and not isinstance(value, Section):
+            Watched.read.add(name)  # a list, read as a whole
+        return Watched(name, value) if isinstance(value, Section) else value
 
 
 class Watched:
@@ -193,6 +195,17 @@ def test_same_data_gives_the_same_bytes(workspace):
     for stage in STAGES.values():
         stage(PARAMS)
     assert [(workspace / path).read_bytes() for path in outputs] == before
+
+
+def test_training_counts_every_class_as_often_as_the_noted_mix_says(workspace):
+    seen = dict.fromkeys(map(str, range(10)), 0.08) | {"1": 0.28}
+    STAGES["train"](PARAMS.model_copy(update={"mix": Mix(window="2026-10", shares=seen)}))
+    weights = read_json(workspace / "artifacts/model/metrics.json")["class_weights"]
+    assert max(weights, key=weights.get) == "1"
+    assert 2 < weights["1"] <= 4
+    assert all(0.5 < weights[name] < 1.1 for name in weights if name != "1")
+    STAGES["train"](PARAMS.model_copy(update={"mix": Mix(window="2026-10", shares={"1": 1.0})}))
+    assert read_json(workspace / "artifacts/model/metrics.json")["class_weights"] == {}
 
 
 def test_tampered_image_stops_the_stage(workspace):

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from components.operations.attempt import Attempt
-from components.operations.written_params import note_change, set_restart
-from components.params import SuspectedChange, load_params
+from components.operations.written_params import note_change, note_mix, set_restart
+from components.params import Mix, SuspectedChange, load_params
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "params.yaml"
 
@@ -77,6 +77,15 @@ def test_the_same_class_falling_again_within_half_a_year_is_the_same_change(tmp_
         ("2026-10", ("Coat",)),
         ("2027-04", ("Boot",)),
     ]
+
+
+def test_a_mix_is_noted_and_taken_out_again(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(TEMPLATE.read_text(encoding="utf-8"), encoding="utf-8")
+    note_mix(path, "2026-10", {"yes": 0.25, "no": 0.75})
+    assert load_params(path).mix == Mix(window="2026-10", shares={"yes": 0.25, "no": 0.75})
+    note_mix(path, "", {})
+    assert load_params(path) == load_params(TEMPLATE)
 
 
 def test_a_change_in_a_day_is_kept_as_text(tmp_path: Path) -> None:

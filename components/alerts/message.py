@@ -172,6 +172,21 @@ def refused_retraining_alert(decision: Decision, *, links: Mapping[str, str] | N
     )
 
 
+def old_champion_alert(champion: int, age: str, refusal: str, *, links: Mapping[str, str] | None = None) -> Alert:
+    """Return the alert for a champion past its age, in words, that cannot be renewed now because of `refusal`."""
+    return Alert(
+        level=AlertLevel.TICKET,
+        key=f"champion-age/{champion}",
+        title=f"Version {champion} is past its age and is not renewed",
+        happened=f"{age}; a retraining would be refused",
+        sure=f"certain: {refusal}",
+        done="nothing: it keeps serving, and is asked about again every day",
+        todo="bring what is missing, labels or images; `perennial retrain` starts one that waits for no cooldown, and "
+        "retrain.max_age_days says how old is too old",
+        links=links or {},
+    )
+
+
 def promotion_alert(
     old: int | None, new: int, verdict: GateVerdict, *, links: Mapping[str, str] | None = None
 ) -> Alert:

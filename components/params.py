@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from components.errors import ConfigurationError
 
@@ -224,14 +225,30 @@ class Retrain(Section):
     most_per_month: Positive = 2
     candidates: Annotated[int, Field(ge=1, le=5)] = 2
     max_age_days: Positive = 183
+    new_labels: Annotated[int, Field(ge=0)] = 2000
+
+
+def _cron(line: str) -> str:
+    from cronsim import CronSim, CronSimError
+
+    if not line:  # on demand only
+        return line
+    try:
+        CronSim(line, datetime(2000, 1, 1, tzinfo=UTC))
+    except CronSimError as error:
+        raise ValueError(f"not a cron line ({error}); write minute, hour, day, month, weekday: 0 3 1 * *") from error
+    return line
+
+
+Cron = Annotated[str, AfterValidator(_cron)]
 
 
 class Schedule(Section):
     """Cron lines, UTC, of the deployments that `perennial serve` runs."""
 
-    retrain: str = "0 3 1 * *"
-    monitor: str = "0 6 * * *"
-    score: str = "0 * * * *"
+    retrain: Cron = "0 3 1 * *"
+    monitor: Cron = "0 6 * * *"
+    score: Cron = "0 * * * *"
     inbox: str = "inbox"
 
 

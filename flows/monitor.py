@@ -9,6 +9,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from components.errors import RefusedError
+from components.operations.causes import ask
 from components.operations.judging import monitor_window
 from components.operations.labelling import draw_closed_windows
 from components.operations.readiness import due_request
@@ -29,6 +30,13 @@ def draw_closed_task(workspace: str, at: datetime) -> list[str]:
     """Draw the sample of every window that has closed since the last look."""
     with opened(workspace) as services:
         return draw_closed_windows(services, now=at)
+
+
+@task(name="ask for causes", cache_policy=NO_CACHE)
+def ask_task(workspace: str, at: datetime) -> dict[str, Any]:
+    """Ask whether anything but measured accuracy is a reason to retrain."""
+    with opened(workspace) as services:
+        return ask(services, actor="daily", now=at).as_json()
 
 
 @task(name="due request", cache_policy=NO_CACHE)
@@ -53,10 +61,14 @@ def monitor(workspace: str, window: str | None = None, at: datetime | None = Non
 
 @flow(name="daily", log_prints=False)
 def daily(workspace: str) -> dict[str, Any]:
-    """Draw what has closed, judge what can be judged, start the retraining that is due, delete what is too old."""
+    """Draw what has closed, judge what can be judged, start the retraining that is due, delete what is too old.
+
+    Accuracy is judged first: where it asks for a retraining, no other cause is asked.
+    """
     now = moment(None)
     windows = draw_closed_task(workspace, now)
     segments = [segment for window in windows for segment in monitor_task(workspace, window, now)]
+    asked = ask_task(workspace, now)
     reason = due_task(workspace, now)
     renewal = None
     if reason is not None:
@@ -64,4 +76,10 @@ def daily(workspace: str) -> dict[str, Any]:
             renewal = retrain(workspace, reason, "daily", False, now, cause="accuracy")
         except RefusedError as error:  # recorded with its reason; the day's monitoring is done all the same
             renewal = {"refused": str(error)}
-    return {"windows": windows, "segments": segments, "renewal": renewal, "expired": expire_task(workspace, now)}
+    return {
+        "windows": windows,
+        "segments": segments,
+        "asked": asked,
+        "renewal": renewal,
+        "expired": expire_task(workspace, now),
+    }

@@ -16,10 +16,18 @@ from components.monitoring.retraining import Cause
 from components.operations import attempt as attempts
 from components.operations import candidates, renewal
 from components.operations.attempt import Attempt
+from components.operations.causes import require_schedule_due
 from components.operations.ingestion import exclusive_clone
 from components.stages import STAGES
 from flows.session import moment, opened
 from flows.stage_tasks import run_stage
+
+
+@task(name="schedule due", cache_policy=NO_CACHE)
+def schedule_due_task(workspace: str, at: datetime) -> None:
+    """Refuse where the schedule has asked since its latest time."""
+    with opened(workspace) as services:
+        require_schedule_due(services, now=at)
 
 
 @task(name="begin", cache_policy=NO_CACHE)
@@ -117,8 +125,13 @@ def retrain(
 
 @flow(name="monthly", log_prints=False)
 def monthly(workspace: str) -> dict[str, Any]:
-    """Renew the model on schedule; return the renewal, or why it was not worth it (recorded, and no failure)."""
+    """Renew the model on schedule; return the renewal, or why it was not worth it (recorded, and no failure).
+
+    Of many runs that were missed and come late, one asks.
+    """
+    now = moment(None)
     try:
-        return retrain(workspace)
+        schedule_due_task(workspace, now)
+        return retrain(workspace, at=now)
     except RefusedError as error:
         return {"refused": str(error)}

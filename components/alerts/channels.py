@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 from components.alerts.message import Alert, AlertLevel
 
@@ -48,6 +51,26 @@ def append_line(file: Path, line: str) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def _quiet(level: int) -> Iterator[None]:
+    """Let Apprise and urllib3 log nothing below `level`: what they say below it holds whole addresses with tokens."""
+    loggers = [logging.getLogger(name) for name in ("apprise", "urllib3")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, before in zip(loggers, levels, strict=True):
+            logger.setLevel(before)
+
+
+def _address(shown: str) -> str:
+    """Return scheme and host of a URL that Apprise has masked: its path and query may still hold a webhook's secret."""
+    parts = urlsplit(shown)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
 def _send(alert: Alert, url: str) -> str:
     """Return "" if the channel took the alert, else what failed."""
     import apprise
@@ -57,15 +80,22 @@ def _send(alert: Alert, url: str) -> str:
         AlertLevel.TICKET: apprise.NotifyType.WARNING,
         AlertLevel.INFO: apprise.NotifyType.INFO,
     }
-    scheme = url.split(":", 1)[0]
+    scheme = url.split(":", 1)[0] if "://" in url else "an entry without ://"
     try:
-        channel = apprise.Apprise.instantiate(url)
+        with _quiet(logging.CRITICAL + 1):  # its errors about an address name the address
+            channel = apprise.Apprise.instantiate(url)
         if channel is None:
             return f"{scheme}: not a channel Apprise knows, or its address is incomplete; see PERENNIAL_ALERT_URLS"
-        name = str(channel.url(privacy=True))
-        sent = channel.notify(
-            title=alert.title, body=alert.body, notify_type=kinds[alert.level], body_format=apprise.NotifyFormat.TEXT
-        )
+        with _quiet(logging.WARNING):
+            name = _address(str(channel.url(privacy=True)))
+            # Else a channel takes plain text for the HTML or Markdown it prefers, and swallows lines and names.
+            if "format" not in parse_qs(urlsplit(url).query):
+                channel.notify_format = apprise.NotifyFormat.TEXT
+            sender = apprise.Apprise(servers=[channel])
+            sent = sender.notify(
+                title=" ".join(alert.title.split()), body=alert.body, notify_type=kinds[alert.level],
+                body_format=apprise.NotifyFormat.TEXT,
+            )  # fmt: skip
     except (OSError, RuntimeError, TypeError, ValueError, apprise.exception.AppriseException) as error:
         return f"{scheme}: {type(error).__name__} while sending; the alert is in the file"
     return "" if sent else f"{name}: did not take the alert; it is in the file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import Any
 from components.records import ClassAccuracy, ClassState, Decision, DriftFinding, GateVerdict, Interval, require_utc
 
 NAMED_AT_MOST = 10
+_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^/@\s]*@")  # of a URL in an error's words
 
 
 class AlertLevel(StrEnum):
@@ -172,6 +174,21 @@ def refused_retraining_alert(decision: Decision, *, links: Mapping[str, str] | N
     )
 
 
+def old_champion_alert(champion: int, age: str, refusal: str, *, links: Mapping[str, str] | None = None) -> Alert:
+    """Return the alert for a champion past its age, in words, that cannot be renewed now because of `refusal`."""
+    return Alert(
+        level=AlertLevel.TICKET,
+        key=f"champion-age/{champion}",
+        title=f"Version {champion} is past its age and is not renewed",
+        happened=f"{age}; a retraining would be refused",
+        sure=f"certain: {refusal}",
+        done="nothing: it keeps serving, and is asked about again every day",
+        todo="bring what is missing, labels or images; `perennial retrain` starts one that waits for no cooldown, and "
+        "retrain.max_age_days says how old is too old",
+        links=links or {},
+    )
+
+
 def promotion_alert(
     old: int | None, new: int, verdict: GateVerdict, *, links: Mapping[str, str] | None = None
 ) -> Alert:
@@ -212,11 +229,29 @@ def failure_alert(what: str, error: str, *, links: Mapping[str, str] | None = No
         level=AlertLevel.PAGE,
         key=f"failed/{what}",
         title=f"{what} failed",
-        happened=f"{what} failed: {error}",
+        happened=f"{what} failed: " + _PASSWORD.sub(r"\1***@", error),
         sure="certain",
         done="nothing was changed; the next scheduled run tries again",
         todo="read the message and the log; `perennial doctor` checks every part",
         links=links or {},
+    )
+
+
+def well_again_alert(title: str, key: str, window: str, well: Sequence[ClassAccuracy], still: Sequence[str]) -> Alert:
+    """Return the message that the `well` classes of the alert told under `key` with `title` are well again in `window`.
+
+    still: its other classes, which are not shown to be well; without any the alert is over.
+    """
+    names = _named([c.name for c in well])
+    return Alert(
+        level=AlertLevel.INFO,
+        key=f"recovered/{key}" + (f"/{','.join(sorted(c.name for c in well))}" if still else ""),
+        title=f"Well again in {window}: {names}" if still else f"Recovered: {title}",
+        happened=f"in window {window} nothing is found against {names or 'the classes that are left'}"
+        + (f"; not shown to be well: {_named(still)}" if still else f"; this is over: {title}"),
+        sure="95 % intervals: " + ("; ".join(_intervals(c) for c in well[:NAMED_AT_MOST]) or "none"),
+        done="the alert stays open for the others" if still else "the alert was closed",
+        todo="nothing",
     )
 
 

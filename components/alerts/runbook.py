@@ -13,6 +13,7 @@ SECTIONS = {
     "accuracy": "Accuracy fell in a window",
     "drift": "Drift in a window",
     "retraining-refused": "Retraining was refused",
+    "champion-age": "A version is past its age and is not renewed",
     "kept-champion": "A version was not promoted",
     "failed": "Retraining failed",
 }

@@ -66,14 +66,22 @@ def should_retrain(
     return Decision("retrain", named, f"worth it: {new_labels} new labels, cause {cause}", evidence)
 
 
-def schedule_due(now: datetime, last_attempt: datetime | None, every: WindowLength = "month") -> bool:
+def schedule_due(
+    now: datetime,
+    last_attempt: datetime | None,
+    every: WindowLength = "month",
+    *,
+    scheduled_at: datetime | None = None,
+) -> bool:
     """Return whether the scheduled retraining of the current month, week or day is still to be made.
 
-    However many were missed, one catches up. Times are aware; windows are UTC.
+    However many were missed, one catches up. Times are aware; windows are UTC. scheduled_at: the latest time, up to
+    `now`, of a schedule that keeps to other times than the beginning of windows.
     """
     if last_attempt is None:
         return True
-    return require_utc(last_attempt) < Window.containing(now, every).start
+    since = Window.containing(now, every).start if scheduled_at is None else require_utc(scheduled_at)
+    return require_utc(last_attempt) < since
 
 
 def champion_too_old(now: datetime, trained_at: datetime, rules: Retrain) -> bool:

@@ -34,10 +34,13 @@ def send(services: Services, alert: Alert, *, now: datetime) -> bool:
 
 def send_once(services: Services, alert: Alert, *, now: datetime) -> bool:
     """Deliver `alert` unless one with its key was ever sent: a window is judged for good, a rerun tells nothing new."""
-    known = alerts_log.recent_alerts(services.database, LOOKED_BACK)
-    if any(row["key"] == alert.key for row in known):
-        return False
-    return send(services, alert, now=now)
+    return latest_of(services, alert.key) is None and send(services, alert, now=now)
+
+
+def latest_of(services: Services, key: str) -> dict[str, Any] | None:
+    """Return the newest alert that was sent under `key`, open or recovered; None if there was none."""
+    rows = alerts_log.recent_alerts(services.database, LOOKED_BACK)
+    return next((row for row in rows if row["key"] == key), None)
 
 
 def open_alerts(services: Services, prefix: str) -> list[dict[str, Any]]:

@@ -14,10 +14,10 @@ from datetime import datetime
 from threading import Event, Thread
 from typing import Any
 
-from components.alerts.message import failure_alert
+from components.alerts.message import failure_alert, recovered_alert
 from components.errors import ConflictError, PerennialError, RefusedError, ServiceError
 from components.monitoring.retraining import Cause
-from components.operations.alerting import send
+from components.operations.alerting import open_alerts, recover, send
 from components.operations.services import Services
 from components.operations.worth import MOST_ATTEMPTS, ask_worth_it
 from components.store import ledger, requests
@@ -25,7 +25,10 @@ from components.store import ledger, requests
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 10.0
 RETRAINING = "retraining"
+REFUSED = "retraining-refused/"
 REQUEST_TAG = "perennial.request"
+
+BY_PEOPLE: tuple[Cause, ...] = ("manual", "forced")
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +80,15 @@ def begin(services: Services, *, cause: Cause, reason: str, force: bool, actor: 
     waiting = requests.current_request(database)
     if waiting is not None and waiting.interrupted and waiting.attempts >= MOST_ATTEMPTS:
         _give_up(services, waiting, now)
-    if waiting is not None and cause == "schedule":
+    if waiting is not None and cause not in BY_PEOPLE:
         cause = waiting.evidence.get("cause", cause)
-    ask_worth_it(services, cause=cause, reason=reason, force=force, actor=actor, now=now)
+    try:
+        ask_worth_it(services, cause=cause, reason=reason, force=force, actor=actor, now=now)
+    except RefusedError as refusal:
+        # It waits for no labels, so nothing would make it worth it later; its cause, if it stands, asks again.
+        if waiting is not None and waiting.state == "open" and cause not in (*BY_PEOPLE, "accuracy"):
+            requests.finish_request(database, waiting.id, outcome="refused", detail=str(refusal), now=now)
+        raise
     requests.open_request(database, reason=reason, classes=(), window=None, evidence={"cause": cause}, now=now)
     claimed = requests.claim_request(database, now=now, lease_seconds=LEASE_SECONDS, worker=_worker(actor))
     if claimed is None or claimed.claimed_by is None:
@@ -91,6 +100,8 @@ def begin(services: Services, *, cause: Cause, reason: str, force: bool, actor: 
             evidence={"request": claimed.id, "attempt": claimed.attempts},
         )  # fmt: skip
         services.registry.end_running(REQUEST_TAG, str(claimed.id), "KILLED")
+    for alert in open_alerts(services, REFUSED):
+        recover(services, alert["key"], recovered_alert(alert["title"], alert["key"]), now=now)
     rules = claimed.evidence.get("rules", {})
     return Attempt(
         request=claimed.id,

@@ -82,8 +82,7 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
     monitoring.save_estimates(services.database, window, segment.model_version, found, now=now, overall=overall)
     neighbours = look_at_neighbours(services, window, segment.model_version, counts, estimates, error)
     tell_of_falls(services, window, segment.model_version, neighbours.change, decision, now=now)
-    if any(finding.drifted for finding in drift):
-        reactions.on_drift(services, watched.window, segment.model_version, drift, cause=cause, now=now)
+    reactions.on_drift(services, watched.window, segment.model_version, drift, cause=cause, now=now)
     return {
         "window": window.name,
         "model_version": segment.model_version,

@@ -8,11 +8,11 @@ from typing import Any
 
 from components.alerts.message import promotion_alert
 from components.errors import RefusedError
-from components.operations.alerting import send
+from components.operations.alerting import open_alerts, send
 from components.operations.drift_reference import freeze_drift_reference
 from components.operations.services import Services
 from components.records import GateVerdict
-from components.store import champions, ledger
+from components.store import alerts_log, champions, ledger
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ def promote(
         reason=reason, evidence={"verdict": verdict, "override": override},
     )  # fmt: skip
     repair_alias(services)
+    for refused in open_alerts(services, "kept-champion/"):  # ended by this news, with no word of their own
+        alerts_log.recover_alert(database, refused["key"], now)
     told = GateVerdict.from_json(verdict)
     send(services, promotion_alert(current.version if current else None, version, told), now=now)
     return {"version": version, "previous": current.version if current else None, "changed": True}

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from components.alerts.message import accuracy_alert, drift_alert, recovered_alert
+from components.alerts.message import accuracy_alert, drift_alert, recovered_alert, well_again_alert
 from components.monitoring.prediction_drift import DriftExplanation
-from components.operations.alerting import open_alerts, page_address, recover, send_once
+from components.operations.alerting import latest_of, open_alerts, page_address, recover, send, send_once
 from components.operations.services import Services
-from components.records import ClassAccuracy, Decision, DriftFinding, Window
-from components.store import labelling, requests
+from components.operations.windows import closing_obstacle
+from components.records import ClassAccuracy, ClassState, Decision, DriftFinding, Window
+from components.store import labelling, monitoring, requests
 
 ACCURACY = "accuracy/"
+DRIFT = "drift/"
 TOLD_AGAIN_AFTER = timedelta(days=28)
 """A fall that lasts is told again after so long: in every month's window, not in every day's."""
 
@@ -33,10 +35,8 @@ def follow_up(
     """
     if decision.action == "refused":  # it is about a model that serves no more; the ledger has it
         return
+    tell_who_is_well(services, window, version, classes, now=now)
     if decision.action != "retrain":
-        for alert in open_alerts(services, ACCURACY):
-            if not _later(alert["key"], window):
-                recover(services, alert["key"], recovered_alert(alert["title"], alert["key"]), now=now)
         return
     if _told(services, window, decision, now):
         return
@@ -49,6 +49,35 @@ def follow_up(
     send_once(services, fallen, now=now)
 
 
+def tell_who_is_well(
+    services: Services, window: Window, version: int, classes: Sequence[ClassAccuracy], *, now: datetime
+) -> None:
+    """Say which classes of earlier alerts are well again in `window`; an alert none of whose classes is left is over.
+
+    Well is a class in which nothing was found, and one that the class list no longer has. A class that is suspected, or
+    was asked about too little, is neither.
+    """
+    states = {c.name: c for c in classes}
+    for alert in open_alerts(services, ACCURACY):
+        of_window, of_version = Window.parse(alert["key"].split("/")[1]), int(alert["key"].split("/")[2])
+        if of_window.end > window.end or (of_window == window and of_version >= version):
+            continue
+        fallen = _fallen(services, of_window, of_version)
+        still = [name for name in fallen if name in states and states[name].state is not ClassState.OK]
+        well = [states[name] for name in fallen if name in states and name not in still]
+        told = well_again_alert(alert["title"], alert["key"], window.name, well, still)
+        if not still:
+            recover(services, alert["key"], told, now=now)
+        elif well:
+            send_once(services, told, now=now)
+
+
+def _fallen(services: Services, window: Window, version: int) -> list[str]:
+    """Return the classes that a segment's final judgement raised its alarm about."""
+    judged = monitoring.judgements(services.database, window, version)
+    return list(judged[-1].payload["decision"]["classes"]) if judged else []
+
+
 def on_drift(
     services: Services,
     window: Window,
@@ -58,10 +87,31 @@ def on_drift(
     cause: DriftExplanation | None,
     now: datetime,
 ) -> None:
-    """Tell people about drift. It asks for their attention; only measured accuracy starts a retraining."""
+    """Tell people about drift, and in a later closed window that it is over.
+
+    It asks for their attention; only measured accuracy starts a retraining, unless `retrain_on` says otherwise.
+    """
+    _tell_what_drifts_no_more(services, window, version, findings, now=now)
+    if not any(finding.drifted for finding in findings):
+        return
     links, because = report_links(services, window, version), cause.describe() if cause else ""
     alert = drift_alert(window.name, version, findings, because=because, labels_asked=0, links=links)
-    send_once(services, alert, now=now)
+    before = latest_of(services, alert.key)
+    if before is not None and before["recovered_at"] is not None and window.end <= before["recovered_at"]:
+        return  # this window is looked at again, after a later one in which it was over
+    send(services, alert, now=now)
+
+
+def _tell_what_drifts_no_more(
+    services: Services, window: Window, version: int, findings: Sequence[DriftFinding], *, now: datetime
+) -> None:
+    if closing_obstacle(services, window, now) is not None:
+        return  # the rest of the window may still drift
+    quiet = {f.column for f in findings if f.p_value is not None and not f.drifted}
+    for alert in open_alerts(services, f"{DRIFT}{version}/"):
+        columns = alert["key"].split("/", 2)[2].split(",")
+        if set(columns) <= quiet and window.end > alert["opened_at"]:
+            recover(services, alert["key"], recovered_alert(alert["title"], alert["key"]), now=now)
 
 
 def _told(services: Services, window: Window, decision: Decision, now: datetime) -> bool:
@@ -76,11 +126,6 @@ def _told(services: Services, window: Window, decision: Decision, now: datetime)
         and set(decision.classes) <= set(waiting.classes)
         and now - waiting.opened_at < TOLD_AGAIN_AFTER
     )
-
-
-def _later(key: str, window: Window) -> bool:
-    """Return whether the accuracy alert with `key` is about a time after `window`, which then tells nothing of it."""
-    return Window.parse(key.split("/")[1]).end > window.end
 
 
 def report_links(services: Services, window: Window, version: int) -> dict[str, str]:

@@ -57,28 +57,33 @@ def decide(services: Services, *, cause: Cause, force: bool, now: datetime) -> D
     current = champions.champion(database)
     if current is None and requests.last_attempt(database) is None:
         return Decision("retrain", reason="the first model", evidence={"dataset_version": dataset})
-    last = requests.last_attempt(database)
-    trained = champions.models(database)
-    facts: dict[str, Any] = {
-        "last_attempt": last.started_at if last else None,
-        "last_outcome": last.state if last and last.state in OUTCOMES else None,
-        "attempts_this_month": requests.attempts_since(database, _month_start(now)),
-        "new_labels": labelling.new_settled_count(database),
-        "new_labels_since_attempt": labelling.new_settled_count(database, since=last.started_at if last else None),
-    }
     running = current_request is not None and current_request.leased
     decision = should_retrain(
         "forced" if force else cause,
         now=now,
         running=running,
-        new_dataset=not trained or dataset != trained[0].dataset_version,
         rules=services.workspace.params.retrain,
-        **facts,
+        **facts(services, dataset, now=now),
     )
     if running and current_request is not None:
         who = f" ({current_request.claimed_by}; if that was killed, its claim ends within a minute)"
         return replace(decision, reason=decision.reason + who)
     return decision
+
+
+def facts(services: Services, dataset: str | None, *, now: datetime) -> dict[str, Any]:
+    """Return what `should_retrain` weighs beside the cause: attempts, labels, and whether `dataset` is a new one."""
+    database = services.database
+    last = requests.last_attempt(database)
+    trained = champions.models(database)
+    return {
+        "last_attempt": last.started_at if last else None,
+        "last_outcome": last.state if last and last.state in OUTCOMES else None,
+        "attempts_this_month": requests.attempts_since(database, _month_start(now)),
+        "new_labels": labelling.new_settled_count(database),
+        "new_labels_since_attempt": labelling.new_settled_count(database, since=last.started_at if last else None),
+        "new_dataset": dataset is not None and (not trained or dataset != trained[0].dataset_version),
+    }
 
 
 def _month_start(now: datetime) -> datetime:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, or_, select
 
 from components.records import JsonObject, require_utc
 from components.store.database import Database, Store, within
@@ -53,3 +53,17 @@ def history(db: Database, limit: int, kind: str | None = None, window: str | Non
     with db.transaction() as connection:
         rows = connection.execute(asked).mappings().all()
     return [{"window" if key == "window_name" else key: value for key, value in row.items()} for row in rows]
+
+
+def last_asked(db: Database, cause: str) -> datetime | None:
+    """Return when a retraining for `cause` was last asked for, as far as the ledger has it; None if never."""
+    asked = select(func.max(decision.c.at)).where(
+        or_(
+            decision.c.evidence.contains({"cause": cause}),
+            decision.c.evidence.contains({"causes": {cause: {"due": True}}}),
+        ),
+        decision.c.kind.in_(("retrain", "ask")),
+    )
+    with db.transaction() as connection:
+        found: datetime | None = connection.execute(asked).scalar_one()
+    return found

@@ -152,6 +152,13 @@ def find_request(db: Database, request_id: int) -> RetrainRequest | None:
     return _one(db, select(retrain_request, _LEASED).where(retrain_request.c.id == request_id))
 
 
+def segment_request(db: Database, window: str, model_version: int) -> int | None:
+    """Return the number of the request that this model's window has ever made on its own, or None."""
+    same = (retrain_request.c.window_name == window, retrain_request.c.model_version == model_version)
+    with db.transaction() as connection:
+        return connection.execute(select(retrain_request.c.id).where(*same)).scalar_one_or_none()
+
+
 def last_attempt(db: Database) -> RetrainRequest | None:
     """Return the request whose work began last, whatever came of it; refused ones never began."""
     begun = select(retrain_request, _LEASED).where(*_BEGUN).order_by(retrain_request.c.started_at.desc()).limit(1)

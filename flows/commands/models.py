@@ -4,33 +4,44 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flows.commands.options import at_option, emit, person, prepare_flows, services, table, verb
 
+if TYPE_CHECKING:
+    from components.monitoring.retraining import Cause
+
 
 @click.command(epilog='Example: perennial retrain --reason "new camera at gate 4"')
 @click.option("--reason", default="", help="Why; recorded in the ledger.")
 @click.option("--force", is_flag=True, help="Retrain even if it seems not worth it; needs --reason.")
+@click.option("--scheduled", is_flag=True, help="Ask as the schedule does: once for each of its times, if worth it.")
 @verb
 @at_option
-def retrain(root: Path, as_json: bool, now: datetime, reason: str, force: bool) -> None:
+def retrain(root: Path, as_json: bool, now: datetime, reason: str, force: bool, scheduled: bool) -> None:
     """Train a candidate on everything settled, gate it against the champion, and promote it or say why not.
 
     Exit 3 if it is not worth it (nothing new, cooldown, one under way) or if the gate refuses the candidate.
     """
     if force and not reason:
         raise click.UsageError("--force needs --reason: an override is recorded with it")
+    if force and scheduled:
+        raise click.UsageError("--force overrides what --scheduled asks; give one of them")
+    from components.operations.causes import require_schedule_due
     from components.operations.worth import ask_worth_it
 
+    cause: Cause = "schedule" if scheduled else "manual"
+    reason = reason or ("schedule" if scheduled else "on demand")
     with services(root) as opened:  # A cheap question, answered before Prefect is imported.
-        ask_worth_it(opened, cause="manual", reason=reason, force=force, actor=person(), now=now)
+        if scheduled:
+            require_schedule_due(opened, now=now)
+        ask_worth_it(opened, cause=cause, reason=reason, force=force, actor=person(), now=now)
     workspace = prepare_flows(root)
     from flows.retrain import retrain as flow
 
-    result = flow(workspace, reason or "on demand", person(), force, now, cause="manual")
+    result = flow(workspace, reason, person(), force, now, cause=cause)
     emit(result, as_json, _verdict_lines(result))
     if not result["promoted"]:
         raise click.exceptions.Exit(3)

@@ -2,7 +2,7 @@
 
 Run: python tests/benchmarks/bench_annotators.py [--months 300] [--processes 2] [--error 0.03] [--unanswered 0.2]. The
 worlds are those of bench_monitoring.py. A tenth of the tasks is asked twice, as `labelling.check_share` has it. Exits 1
-if a figure is missed, 2 if the worlds are not there.
+if a figure is missed.
 """
 
 from __future__ import annotations
@@ -22,24 +22,21 @@ from bench_monitoring import (
     BUDGETS,
     KINDS,
     REFERENCE_FACTOR,
-    MonthOfLabels,
     Row,
     at_least,
     at_most,
-    both_rules,
     happening,
-    judged,
-    precision_only,
     show,
     world_module,
 )
+from monitoring_worlds import MonthOfLabels, both_rules, judged, precision_only
 
 from components.monitoring.accuracy import estimate
 from components.monitoring.annotator_error import annotator_error, corrected
 from components.monitoring.policy import reference_from
 from components.monitoring.sampling import draw
 from components.params import Labelling
-from components.records import CONFIDENCE_BINS, Interval, StratumCounts
+from components.records import Interval, StratumCounts
 
 DIFFERENT_PEOPLE = 2 / 3  # of three annotators who take tasks at random, another one takes the check
 
@@ -74,11 +71,7 @@ class MonthOfAnswers(MonthOfLabels):
         """Return the counts of the answers to a draw of `sizes`."""
         at = draw(self.stratum, self.u, sizes)
         at = at[self.answered[at]]
-        answers = np.zeros((self.classes * CONFIDENCE_BINS, self.classes + 1), dtype=np.int64)
-        np.add.at(answers, (self.stratum[at], self.answer[at]), 1)
-        cube = answers.reshape(*self.shape, self.classes + 1)
-        names = tuple(f"class {k}" for k in range(self.classes))
-        return StratumCounts(names, self.population, cube.sum(axis=2), cube, sizes, self.confidence)
+        return self._counts(self.stratum[at], self.answer[at], sizes)
 
     def pairs(self, sizes: np.ndarray) -> np.ndarray:
         """Return how many of a draw's images two people answered, and how many of those differ."""
@@ -241,7 +234,6 @@ def main() -> int:
     parser.add_argument("--unanswered", type=float, default=0.2, help="share of tasks without an answer")
     parser.add_argument("--only", choices=("estimators", "quiet", "detection"))
     options = parser.parse_args()
-    world_module()
     people = People(options.error, options.unanswered)
     years = options.years or max(25, options.months // 12)
     with ProcessPoolExecutor(options.processes) as pool:

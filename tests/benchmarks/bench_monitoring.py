@@ -1,32 +1,28 @@
 """Figures of sampling, accuracy, trigger and drift in simulated worlds whose truth is known, beside those demanded.
 
-Run: python tests/benchmarks/bench_monitoring.py [--months 300] [--processes 2]. The worlds are those of
-monitoring_world.py, looked for in the folder PERENNIAL_BENCH_WORLD names, else in ../shared/tools beside the
-repository. Exits 1 if a figure is missed, 2 if the worlds are not there. About 3 minutes for 300 months on two cores.
+Run: python tests/benchmarks/bench_monitoring.py [--months 300] [--processes 2]. The worlds are those of a
+monitoring_world.py in the folder that PERENNIAL_BENCH_WORLD names or in ../shared/tools beside the repository, else
+those of monitoring_worlds.py, of the same facts. Exits 1 if a figure is missed. About 3 minutes for 300 months on two
+cores.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import monitoring_worlds
 import numpy as np
+from monitoring_worlds import RULES, MonthOfLabels, MonthOfStrata, both_rules, judged, precision_only, shifted
 
-from components.monitoring.accuracy import Estimates, estimate
+from components.monitoring.accuracy import estimate
 from components.monitoring.drift import minimum_effect_test
-from components.monitoring.policy import ReferenceLevel, judge, reference_from
-from components.monitoring.sampling import allocate, draw
-from components.params import Monitor
-from components.records import CONFIDENCE_BINS, StratumCounts
+from components.monitoring.policy import reference_from
 
 BUDGETS = (200, 500, 1000)
 REFERENCE_FACTOR = 5
@@ -44,7 +40,6 @@ DETECTION = {
     "low-confidence 10": ((29, 47), (77, 94), (93, 100)),
     "silent 20": ((82, 98), (100, 100), (100, 100)),
 }
-RULES = Monitor()
 
 
 def happening(kind: str, target: int) -> tuple[int, float, str] | None:
@@ -57,68 +52,8 @@ Row = tuple[str, str, str, bool | None]
 
 
 def world_module() -> Any:
-    """Return the module of simulated worlds; exits with words if it is missing."""
-    root = Path(__file__).resolve().parents[2]
-    folders = [os.environ.get("PERENNIAL_BENCH_WORLD"), str(root.parent / "shared" / "tools")]
-    for folder in filter(None, folders):
-        if (Path(folder) / "monitoring_world.py").is_file():
-            sys.path.insert(0, folder)
-            return importlib.import_module("monitoring_world")
-    print("monitoring_world.py is missing: set PERENNIAL_BENCH_WORLD to its folder", file=sys.stderr)
-    raise SystemExit(2)
-
-
-class MonthOfLabels:
-    """One simulated month whose answers can be looked up for any draw."""
-
-    def __init__(self, month: dict[str, np.ndarray], classes: int, rng: np.random.Generator) -> None:
-        self.stratum, self.truth, self.predicted = month["stratum"], month["truth"], month["predicted"]
-        self.classes, self.shape = classes, (classes, CONFIDENCE_BINS)
-        self.u = rng.random(len(self.stratum))
-        size = classes * CONFIDENCE_BINS
-        self.population = np.bincount(self.stratum, minlength=size).reshape(self.shape)
-        total = np.bincount(self.stratum, month["confidence"], size).reshape(self.shape)
-        self.confidence = np.where(self.population > 0, total / np.maximum(self.population, 1), np.nan)
-
-    def counts(self, sizes: np.ndarray) -> StratumCounts:
-        at = draw(self.stratum, self.u, sizes)
-        answers = np.zeros((self.classes * CONFIDENCE_BINS, self.classes + 1), dtype=np.int64)
-        np.add.at(answers, (self.stratum[at], self.truth[at]), 1)
-        cube = answers.reshape(*self.shape, self.classes + 1)
-        names = tuple(f"class {k}" for k in range(self.classes))
-        return StratumCounts(names, self.population, cube.sum(axis=2), cube, sizes, self.confidence)
-
-    def sizes(self, budget: int) -> np.ndarray:
-        return allocate(self.counts(np.zeros(self.shape, dtype=np.int64)), budget)
-
-    def confusion(self) -> np.ndarray:
-        table = np.zeros((self.classes, self.classes))
-        np.add.at(table, (self.predicted, self.truth), 1)
-        return table
-
-
-def judged(
-    month: MonthOfLabels, budget: int, reference: ReferenceLevel, keep: Callable[[Estimates], Estimates]
-) -> tuple[set[int], int]:
-    """Return the alarmed classes of a month judged twice, and the further labels it cost."""
-    sizes = month.sizes(budget)
-    counts = month.counts(sizes)
-    judgement = judge(keep(estimate(counts)), counts, reference, RULES, "first")
-    extra = int(judgement.top_up.sum())
-    if not judgement.final:
-        counts = month.counts(sizes + judgement.top_up)
-        judgement = judge(keep(estimate(counts)), counts, reference, RULES, "topped-up")
-    return {alarm.class_index for alarm in judgement.alarms}, extra
-
-
-def precision_only(estimates: Estimates) -> Estimates:
-    """Return the estimates with the recall rule silenced."""
-    nothing = np.full(len(estimates.classes), np.nan)
-    return replace(estimates, recall=replace(estimates.recall, value=nothing, process_effective=nothing))
-
-
-def both_rules(estimates: Estimates) -> Estimates:
-    return estimates
+    """Return the module of simulated worlds: another hand's where it is found, else our own."""
+    return monitoring_worlds.other_worlds() or monitoring_worlds
 
 
 # --- estimators: lines 2 to 4 -----------------------------------------------------------------------------------------
@@ -264,42 +199,16 @@ def many_classes_month(seed: int, classes: int, predictions: int) -> tuple[int, 
     world, rng = world_module(), np.random.default_rng([seed, 4])
     service = world.ManyClasses(rng, classes, predictions)
     confidence = np.tile(service.BIN_CONFIDENCE, (classes, 1))
-    names = tuple(f"class {k}" for k in range(classes))
-    shape = (classes, CONFIDENCE_BINS)
 
-    def one_month(budget: int) -> Callable[[np.ndarray | None], StratumCounts]:
-        strata, right = (a.reshape(shape) for a in service.month(rng))
-        empty = np.zeros(shape, dtype=np.int64)
-        cube = np.zeros((*shape, classes + 1), dtype=np.int64)
-        base = StratumCounts(names, strata, empty, cube, empty, confidence)
-        seen = allocate(base, budget)
-        hits = rng.hypergeometric(right, strata - right, seen)
-        state = {"sizes": seen, "hits": hits}
-
-        def counts(further: np.ndarray | None) -> StratumCounts:
-            if further is not None:
-                left_right = right - state["hits"]
-                left = strata - state["sizes"]
-                state["hits"] = state["hits"] + rng.hypergeometric(left_right, left - left_right, further)
-                state["sizes"] = state["sizes"] + further
-            sizes = state["sizes"]
-            answers = np.zeros((*shape, classes + 1), dtype=np.int64)
-            answers[np.arange(classes), :, np.arange(classes)] = state["hits"]
-            answers[:, :, classes] = sizes - state["hits"]
-            return StratumCounts(names, strata, sizes, answers, sizes, confidence)
-
-        return counts
+    def one_month() -> MonthOfStrata:
+        population, right = (a.reshape(confidence.shape) for a in service.month(rng))
+        return MonthOfStrata(population, right, confidence, rng)
 
     budget = predictions // 20
-    reference = reference_from(estimate(one_month(REFERENCE_FACTOR * budget)(None)), "first")
-    counts = one_month(budget)
-    first = counts(None)
-    judgement = judge(precision_only(estimate(first)), first, reference, RULES, "first")
-    extra = int(judgement.top_up.sum())
-    if not judgement.final:
-        merged = counts(judgement.top_up)
-        judgement = judge(precision_only(estimate(merged)), merged, reference, RULES, "topped-up")
-    return len(judgement.alarms), extra
+    first = one_month()
+    reference = reference_from(estimate(first.counts(first.sizes(REFERENCE_FACTOR * budget))), "first")
+    alarmed, extra = judged(one_month(), budget, reference, precision_only)
+    return len(alarmed), extra
 
 
 def many_rows(classes: int, predictions: int, months: int, run: Callable[..., Iterable[Any]]) -> list[Row]:
@@ -313,20 +222,6 @@ def many_rows(classes: int, predictions: int, months: int, run: Callable[..., It
 
 
 # --- drift: line 8 ----------------------------------------------------------------------------------------------------
-
-
-def shifted(base: np.ndarray, points: float) -> np.ndarray:
-    """Return shares with `points` moved: from one of ten classes to another, or between halves of a thousand."""
-    moved = base.copy()
-    amount = points / 100
-    if len(base) <= 10:
-        moved[0] += amount
-        moved[1] -= amount
-        return moved
-    half = np.arange(len(base)) % 2 == 0
-    moved[half] *= 1 + amount / base[half].sum()
-    moved[~half] *= 1 - amount / base[~half].sum()
-    return moved
 
 
 def drift_share(seed: int, classes: int, rows: int, points: float, repeats: int) -> float:
@@ -401,7 +296,6 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--only", choices=("estimators", "quiet", "detection", "many", "drift"))
     options = parser.parse_args()
-    world_module()
     years = options.years or max(25, options.months // 12)
     many = max(options.months // 10, 20)
     with ProcessPoolExecutor(options.processes) as pool:

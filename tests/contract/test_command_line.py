@@ -110,6 +110,7 @@ def test_help_answers_in_under_half_a_second() -> None:
         ("label", "no-such-verb"),
         ("score",),
         ("retrain", "--no-such-option"),
+        ("retrain", "--scheduled", "--force", "--reason", "x"),
         ("history", "--limit", "x"),
     ],
     ids=" ".join,

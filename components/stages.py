@@ -90,7 +90,7 @@ def train(params: Params) -> None:
     """Write a trained model: model.pt (weights only), model.json, metrics.jsonl, metrics.json, checkpoints."""
     import torch
 
-    from components.labels.stale import read_stale
+    from components.labels.stale import read_stale, read_successors
     from components.model.backbones import build
     from components.model.dataset import StoredImages, load_learning
     from components.model.progress import MetricsLog
@@ -99,6 +99,8 @@ def train(params: Params) -> None:
     learning = load_learning(StoredImages.of(params), params.preprocess, params.train)
     weights = _weigh(learning, params)
     outdated = learning.named(read_stale(Path(params.paths.audit)))
+    taken_over = read_successors(Path(params.paths.audit))
+    weights *= np.array([taken_over.get(name, 1.0) for name in learning.rows["image_id"].to_pylist()], np.float32)
     learnt = learning.training & (weights > 0) & ~outdated
     weights, of_class = _as_in_production(learning, weights, learnt, params)
     judging = ~learning.training & ~outdated
@@ -130,6 +132,7 @@ def train(params: Params) -> None:
         "production_images": int((learnt & learning.production).sum()),
         "left_out": int((learning.training & ~learnt).sum()),
         "out_of_date": int(outdated.sum()),
+        "took_over": len(taken_over),
         "weighted_down": int((learnt & (weights < 1)).sum()),
         "validation_images": int(judging.sum()),
         "class_weights": of_class,

@@ -31,6 +31,9 @@ from components.params import Params, SuspectedChange
 from components.records import Window
 
 STALE_FILE = "stale.parquet"
+SUCCESSORS_FILE = "successors.parquet"
+MOST_TAKEN_OVER = 4.0
+"""How many times a recent label may count that takes over the weight of the old ones it contradicts."""
 _SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string(), False),
@@ -46,10 +49,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StaleLabels:
-    """Old labels that newer ones contradict. table: image_id, label, means, probability, since. changes: for people."""
+    """Old labels that newer ones contradict. table: image_id, label, means, probability, since. changes: for people.
+
+    successors: how many times recent labels count in training that say what these now mean, by image id: together as
+    much as those they contradict, each at most MOST_TAKEN_OVER times.
+    """
 
     table: pa.Table
     changes: tuple[dict[str, Any], ...]
+    successors: Mapping[str, float]
 
     def report(self) -> dict[str, Any]:
         """Return what metrics.json says: how many labels, and each change with its evidence."""
@@ -67,6 +75,15 @@ class _Rows:
     images: NDArray[np.uint8]
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is found so far: labels out of date and their successors' factors, by row, and each change with evidence."""
+
+    labels: dict[int, dict[str, Any]]
+    changes: list[dict[str, Any]]
+    successors: dict[int, float]
+
+
 def find_stale(stored: StoredImages, spec: PreprocessSpec, params: Params) -> StaleLabels:
     """Return the labels that are out of date since one of `params.changes`; none where there is none.
 
@@ -74,7 +91,7 @@ def find_stale(stored: StoredImages, spec: PreprocessSpec, params: Params) -> St
     ConfigurationError for a change since what is no window.
     """
     if not params.changes:
-        return StaleLabels(_SCHEMA.empty_table(), ())
+        return StaleLabels(_SCHEMA.empty_table(), (), {})
     table = stored.manifest.select()
     plain = PreprocessSpec.of(params.preprocess, (0.0,) * spec.channels, (1.0,) * spec.channels)
     windows = table["window"].to_pylist()
@@ -85,17 +102,20 @@ def find_stale(stored: StoredImages, spec: PreprocessSpec, params: Params) -> St
         split=np.array(table["split"].to_pylist()),
         images=stored.pixels(table, plain),
     )
-    found: dict[int, dict[str, Any]] = {}
-    told: list[dict[str, Any]] = []
+    found = _Found({}, [], {})
     for suspected in params.changes:
-        _examine(rows, suspected, stored.manifest.classes, spec, params, found, told)
-    table = pa.Table.from_pylist([found[row] for row in sorted(found)], _SCHEMA)
-    return StaleLabels(table, tuple(told))
+        _examine(rows, suspected, stored.manifest.classes, spec, params, found)
+    table = pa.Table.from_pylist([found.labels[row] for row in sorted(found.labels)], _SCHEMA)
+    successors = {rows.image_ids[row]: factor for row, factor in found.successors.items()}
+    return StaleLabels(table, tuple(found.changes), successors)
 
 
 def write_stale(folder: Path, stale: StaleLabels) -> None:
-    """Write stale.parquet, one row a label that no longer counts."""
+    """Write stale.parquet, the labels that no longer count, and successors.parquet, those that count more for them."""
     pq.write_table(stale.table, folder / STALE_FILE)
+    ids, factors = sorted(stale.successors), [stale.successors[name] for name in sorted(stale.successors)]
+    columns = {"image_id": pa.array(ids, pa.string()), "factor": pa.array(factors, pa.float64())}
+    pq.write_table(pa.table(columns), folder / SUCCESSORS_FILE)
 
 
 def read_stale(folder: Path) -> frozenset[str]:
@@ -103,9 +123,18 @@ def read_stale(folder: Path) -> frozenset[str]:
 
     Raises DataError if there is no audit in `folder`, IntegrityError if its file is damaged.
     """
-    path = folder / STALE_FILE
+    return frozenset(_read(folder / STALE_FILE, "image_id")[0])
+
+
+def read_successors(folder: Path) -> dict[str, float]:
+    """Return how many times labels count in training that took over from older ones, by image id. Raises likewise."""
+    return dict(zip(*_read(folder / SUCCESSORS_FILE, "image_id", "factor"), strict=True))
+
+
+def _read(path: Path, *columns: str) -> list[list[Any]]:
     try:
-        return frozenset(pq.read_table(path, columns=["image_id"])["image_id"].to_pylist())
+        table = pq.read_table(path, columns=list(columns))
+        return [table[name].to_pylist() for name in columns]
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; run the audit stage first") from error
     except (pa.ArrowException, KeyError) as error:
@@ -118,10 +147,9 @@ def _examine(
     classes: tuple[str, ...],
     spec: PreprocessSpec,
     params: Params,
-    found: dict[int, dict[str, Any]],
-    told: list[dict[str, Any]],
+    found: _Found,
 ) -> None:
-    """Add to `found` what is out of date since `suspected`, by row, and to `told` the evidence."""
+    """Add to `found` what is out of date since `suspected`, with the evidence."""
     since = Window.parse(suspected.since).start
     later = np.array([start is not None and start >= since for start in rows.starts], bool)
     fallen = [classes.index(name) for name in suspected.classes if name in classes]
@@ -144,13 +172,17 @@ def _examine(
         called = kept[examined.called == change.before]
         of_rows = features_of(past, rows.images, spec, fit_on=called, seed=params.train.seed)
         contradicted = find_contradicted(examined, change, partial(_of_kept, of_rows, kept), seed=params.train.seed)
-        told.append(_told(suspected, change, contradicted, classes))
-        logger.info("audit: %s", told[-1]["words"])
-        for row, probability in zip(kept[contradicted.rows], contradicted.probability, strict=True):
-            found.setdefault(int(row), {
+        found.changes.append(_told(suspected, change, contradicted, classes))
+        logger.info("audit: %s", found.changes[-1]["words"])
+        outdated, successors = kept[contradicted.rows], kept[contradicted.successors]
+        for row, probability in zip(outdated, contradicted.probability, strict=True):
+            found.labels.setdefault(int(row), {
                 "image_id": rows.image_ids[row], "label": classes[change.before], "means": classes[change.now],
                 "probability": float(probability), "since": suspected.since,
             })  # fmt: skip
+        taken_over = int(learnt[outdated].sum()) / max(params.train.production_weight * len(successors), 1.0)
+        factor = min(1 + taken_over, MOST_TAKEN_OVER)
+        found.successors.update({int(row): max(factor, found.successors.get(int(row), 1.0)) for row in successors})
 
 
 def _of_kept(features: Features, kept: NDArray[np.int64], wanted: NDArray[np.int64]) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from components.data.ingest import ingest
 from components.data.manifest import Manifest
 from components.data.png import encode_png
 from components.data.source_item import SourceItem
-from components.labels.stale import read_stale
+from components.labels.stale import read_stale, read_successors
 from components.operations.comparison import held_out
 from components.params import Params, SuspectedChange, parse_strictly
 from components.stages import STAGES
@@ -119,6 +119,19 @@ def test_the_audit_says_what_changed_and_how_it_was_told(changed: Path) -> None:
     assert "statistics" in change["told_by"]  # ink tells
     assert report["labels"] == change["labels"]
     assert change["words"].startswith("of what was called 8, people say 3 in ")
+
+
+def test_recent_labels_take_over_the_weight_of_those_they_contradict(changed: Path) -> None:
+    factors = read_successors(changed / "artifacts/audit")
+    table = Manifest.read(changed / "data/manifest.parquet").select("train")
+    labels = dict(zip(table["image_id"].to_pylist(), table["label"].to_pylist(), strict=True))
+    windows = dict(zip(table["image_id"].to_pylist(), table["window"].to_pylist(), strict=True))
+    assert {labels[name] for name in factors} == {"3"}
+    assert {windows[name] for name in factors} == {SINCE}
+    (factor,) = set(factors.values())
+    lost = len(read_stale(changed / "artifacts/audit") & labels.keys())
+    assert factor == pytest.approx(min(4, 1 + lost / (PARAMS.train.production_weight * len(factors))))
+    assert read_json(changed / "artifacts/model/metrics.json")["took_over"] == len(factors)
 
 
 def test_they_count_nowhere_in_training_evaluation_and_gate(changed: Path) -> None:

@@ -7,9 +7,10 @@ import math
 import pickle
 from collections import OrderedDict
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from components.errors import ConfigurationError, IntegrityError
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, read_spec
@@ -38,6 +39,30 @@ def build(
     if pretrained not in ("none", "timm"):
         _load_weights(network, Path(pretrained))
     return network
+
+
+def embed_and_answer(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the embedding (N, D), what the network's last layer is given, and its logits (N, classes).
+
+    inputs: normalised images (N, channels, size, size). network: one that `build` made, in eval mode.
+    """
+    if isinstance(network, nn.Sequential):  # small_cnn
+        embedding = network[:-1](inputs)
+        return embedding, network[-1](embedding)
+    if not isinstance(network, _Timm):
+        raise TypeError(f"{type(network).__name__} is not a network that build() made")
+    features = network.forward_features(inputs)
+    # The head is asked twice: not every head is a plain layer on its own embedding. The exporter merges what is equal.
+    return network.forward_head(features, pre_logits=True).flatten(1), network.forward_head(features)
+
+
+@runtime_checkable
+class _Timm(Protocol):
+    """What every timm network can do beside answering."""
+
+    def forward_features(self, inputs: Tensor) -> Tensor: ...
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor: ...
 
 
 def recorded_statistics(backbone: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -12,6 +12,7 @@ from components.monitoring.annotator_error import AnnotatorError, Corrected, ann
 from components.monitoring.evidence import judgement_inputs
 from components.monitoring.policy import Judgement, ReferenceLevel, Stage, judge, reference_from, significantly_better
 from components.operations import reactions
+from components.operations.drift_explained import explain_if_possible
 from components.operations.drift_watch import watch_drift
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle, latest_closed
@@ -74,8 +75,11 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
     }
     found = [c.as_json() for c in classes]
     monitoring.save_estimates(services.database, window, segment.model_version, found, now=now, overall=overall)
+    explained = None
     if any(finding.drifted for finding in drift):
-        reactions.on_drift(services, watched.window, segment.model_version, drift, now=now)
+        if closing_obstacle(services, window, now) is None:
+            explained = explain_if_possible(services, window, segment, now=now)
+        reactions.on_drift(services, window, segment.model_version, drift, explained, now=now)
     return {
         "window": window.name,
         "model_version": segment.model_version,
@@ -86,6 +90,7 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
         "annotators": overall["annotators"],
         "classes": found,
         "drift": [finding.as_json() for finding in drift],
+        "drift_explained": explained,
         "decision": decision.as_json(),
     }
 

@@ -7,8 +7,9 @@ from datetime import datetime
 
 from components.alerts.message import accuracy_alert, drift_alert, recovered_alert
 from components.operations.alerting import open_alerts, page_address, recover, send_once
+from components.operations.drift_explained import drift_page
 from components.operations.services import Services
-from components.records import ClassAccuracy, Decision, DriftFinding, Window
+from components.records import ClassAccuracy, Decision, DriftFinding, JsonObject, Window
 from components.store import labelling
 
 ACCURACY = "accuracy/"
@@ -42,14 +43,29 @@ def follow_up(
 
 
 def on_drift(
-    services: Services, window: Window, version: int, findings: Sequence[DriftFinding], *, now: datetime
+    services: Services,
+    window: Window,
+    version: int,
+    findings: Sequence[DriftFinding],
+    explained: JsonObject | None,
+    *,
+    now: datetime,
 ) -> None:
-    """Tell people about drift. It asks for their attention; only measured accuracy starts a retraining."""
+    """Tell people about drift. It asks for their attention; only measured accuracy starts a retraining.
+
+    explained: what `explain_drift` found; None for a window that is not closed yet.
+    """
     links = report_links(services, window, version)
-    send_once(services, drift_alert(window.name, version, findings, labels_asked=0, links=links), now=now)
+    told = drift_alert(
+        window.name, version, findings, labels_asked=0, links=links, explained=explained["summary"] if explained else ()
+    )
+    send_once(services, told, now=now)
 
 
 def report_links(services: Services, window: Window, version: int) -> dict[str, str]:
-    """Return the link to the window's page, where it was drawn."""
-    page = services.workspace.reports / f"{window.name}-v{version}.html"
-    return {"Report": page_address(services, page)} if page.is_file() else {}
+    """Return the links to the window's pages, those that were drawn."""
+    pages = {
+        "What changed": drift_page(services, window, version),
+        "Report": services.workspace.reports / f"{window.name}-v{version}.html",
+    }
+    return {title: page_address(services, page) for title, page in pages.items() if page.is_file()}

@@ -137,24 +137,26 @@ def drift_alert(
     found: Sequence[DriftFinding],
     *,
     labels_asked: int,
-    because: str = "",
+    explained: Sequence[str] = (),
     links: Mapping[str, str] | None = None,
 ) -> Alert:
     """Return the alert for columns that drifted; `labels_asked` further images were put before annotators.
 
-    because: what is known of the cause, in words.
+    explained: what is known of the cause, from predictions and from images, one sentence a finding.
     """
     drifted = [f for f in found if f.drifted]
     names = _named([f.column for f in drifted])
+    differ = f"{names} differ from the reference of model {model_version}"
     return Alert(
         level=AlertLevel.TICKET,
         key=f"drift/{model_version}/{','.join(sorted(f.column for f in drifted))}",
         title=f"Drift in {window}: {names}",
-        happened=f"{names} differ from the reference of model {model_version}" + (f"; {because}" if because else ""),
+        happened=" ".join([f"{differ}.", *explained]) if explained else differ,
         sure="; ".join(f"{f.column}: V {f.v or 0:.2f}, p {f.p_value or 0:.1e}" for f in drifted[:NAMED_AT_MOST])
         + "; drift alone does not say that accuracy fell",
         done=f"{labels_asked} more labels were asked for" if labels_asked else "nothing: accuracy decides",
-        todo="open the report, and answer the label queue so that accuracy can be measured",
+        todo="open the page of what changed and look at its images; answer the label queue so that accuracy can be "
+        "measured",
         links=links or {},
     )
 

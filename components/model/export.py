@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from components.model.artifact import ModelSpec
+from components.model.backbones import embed_and_answer
 from components.model.inputs import Normalise
-from components.model.predictor import Predictor
+from components.model.predictor import EMBEDDING, Predictor
 from components.model.training import predict_logits
 
 OPSET = 20
 
 
 class Scorer(nn.Module):
-    """Images (N, size, size, channels) uint8 to logits (N, K) and calibrated probabilities (N, K)."""
+    """Images (N, size, size, channels) uint8 to logits (N, K), calibrated probabilities (N, K), embedding (N, D)."""
 
     def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
         super().__init__()
@@ -31,16 +32,17 @@ class Scorer(nn.Module):
         self.network = network
         self.temperature = spec.temperature
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits and probabilities."""
-        logits = self.network(self.normalise(images))
-        return logits, torch.softmax(logits / self.temperature, dim=1)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, probabilities and embedding."""
+        embedding, logits = embed_and_answer(self.network, self.normalise(images))
+        return logits, torch.softmax(logits / self.temperature, dim=1), embedding
 
 
 def to_onnx(network: nn.Module, spec: ModelSpec, path: Path) -> None:
     """Write `network` to `path` as one self-contained ONNX file with a dynamic batch.
 
-    Input "images" (N, size, size, channels) uint8; outputs "logits" and "probabilities", both (N, K) float32.
+    Input "images" (N, size, size, channels) uint8; outputs "logits" and "probabilities", both (N, K), and
+    "embedding" (N, D), float32. Scoring asks for the first two; the third is there for those who ask what changed.
     """
     import onnx
 
@@ -54,7 +56,7 @@ def to_onnx(network: nn.Module, spec: ModelSpec, path: Path) -> None:
             dynamo=True,
             opset_version=OPSET,
             input_names=["images"],
-            output_names=["logits", "probabilities"],
+            output_names=["logits", "probabilities", EMBEDDING],
             dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
             external_data=False,
             verbose=False,
@@ -83,6 +85,19 @@ def parity(network: nn.Module, predictor: Predictor, trained_on: NDArray[np.uint
     ours = predict_logits(network, trained_on, predictor.spec.preprocess)
     theirs, _ = predictor.predict(scored)
     return float(np.abs(ours - theirs).max())
+
+
+def embedding_parity(
+    network: nn.Module, predictor: Predictor, trained_on: NDArray[np.uint8], scored: NDArray[np.uint8]
+) -> float:
+    """Return the largest difference between torch's embeddings and ONNX Runtime's, as a share of the largest value.
+
+    trained_on, scored: as in `parity`. Embeddings have no scale of their own as logits have; below 1 none is assumed.
+    """
+    pixels = Normalise(predictor.spec.preprocess)(torch.from_numpy(trained_on))
+    with torch.inference_mode():
+        ours = embed_and_answer(network.eval(), pixels)[0].numpy()
+    return float(np.abs(ours - predictor.embed(scored)).max() / max(1.0, float(np.abs(ours).max())))
 
 
 @contextmanager

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.errors import DataError, IntegrityError, ServiceError
+from components.errors import DataError, IntegrityError, RefusedError, ServiceError
 from components.model.artifact import ONNX_FILE, ModelSpec, read_spec
+
+EMBEDDING = "embedding"
 
 FloatArray = NDArray[np.float32]
 
@@ -20,7 +22,8 @@ class Predictor:
     """A loaded model; `predict` may be called from several threads.
 
     spec: what model.json says. providers: what ONNX Runtime really runs on, in its words. device: "cuda" or "cpu".
-    device_reason: one sentence on why it is that device.
+    device_reason: one sentence on why it is that device. embeds: whether the file gives embeddings too; those exported
+    by earlier versions do not.
     """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
@@ -33,6 +36,7 @@ class Predictor:
         content = _read_verified(folder / ONNX_FILE, self.spec.onnx_sha256)
         self._session, self.device_reason = _open_session(content, threads, folder)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+        self.embeds = EMBEDDING in [output.name for output in self._session.get_outputs()]
         self.device = "cuda" if "CUDAExecutionProvider" in self.providers else "cpu"
 
     def predict(self, images: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
@@ -40,17 +44,35 @@ class Predictor:
 
         Raises DataError if the array has another shape or type; nothing is cast or resized silently.
         """
-        preprocess, classes = self.spec.preprocess, len(self.spec.classes)
+        self._check(images)
+        if len(images) == 0:
+            classes = len(self.spec.classes)
+            return np.empty((0, classes), np.float32), np.empty((0, classes), np.float32)
+        logits, probabilities = self._session.run(["logits", "probabilities"], {"images": images})
+        return logits, probabilities
+
+    def embed(self, images: NDArray[np.uint8]) -> FloatArray:
+        """Return the embeddings (N, D) float32 of images (N, size, size, channels) uint8: what the last layer is given.
+
+        D is the model's own; it is 0 for no images. Raises DataError as `predict`, and RefusedError where the model was
+        exported without embeddings.
+        """
+        self._check(images)
+        if not self.embeds:
+            raise RefusedError("the model was exported without embeddings; `perennial retrain` makes one that has them")
+        if len(images) == 0:
+            return np.empty((0, 0), np.float32)
+        (embeddings,) = self._session.run([EMBEDDING], {"images": images})
+        return np.asarray(embeddings, np.float32)
+
+    def _check(self, images: NDArray[np.uint8]) -> None:
+        preprocess = self.spec.preprocess
         expected = (preprocess.size, preprocess.size, preprocess.channels)
         if images.dtype != np.uint8 or images.shape[1:] != expected:
             raise DataError(
                 f"the model takes uint8 images of shape (N, {', '.join(map(str, expected))}), "
                 f"got {images.dtype} {images.shape}; prepare them with components.model.preprocess"
             )
-        if len(images) == 0:
-            return np.empty((0, classes), np.float32), np.empty((0, classes), np.float32)
-        logits, probabilities = self._session.run(["logits", "probabilities"], {"images": images})
-        return logits, probabilities
 
 
 def energy(logits: NDArray[np.floating], temperature: float) -> FloatArray:

@@ -90,10 +90,10 @@ class DriftExplanation:
         return max(0.0, 1 - (self.misfit.v / self.change.v) ** 2)
 
     def describe(self) -> str:
-        """Return the reason as an alert tells it, with how far it is shown."""
+        """Return the reason as a sentence, with how far it is shown."""
         if self.state is DriftCause.UNDECIDED:
-            return f"whether only the class mix changed is not decided: {self.reason}"
-        return self.reason
+            return f"Whether only the class mix changed is not decided: {self.reason}."
+        return f"{self.reason[0].upper()}{self.reason[1:]}."
 
     def as_json(self) -> dict[str, Any]:
         """Return state, reason and the numbers they were made from."""

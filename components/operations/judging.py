@@ -13,6 +13,7 @@ from components.monitoring.error_rates import ErrorRates, corrected_error_rates,
 from components.monitoring.evidence import judgement_inputs
 from components.monitoring.policy import Judgement, ReferenceLevel, Stage, judge
 from components.operations import reactions, reference
+from components.operations.drift_explained import explain_if_possible
 from components.operations.drift_watch import explain_change, watch_drift
 from components.operations.neighbours import look_at_neighbours, tell_of_falls
 from components.operations.services import Services
@@ -82,7 +83,11 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
     monitoring.save_estimates(services.database, window, segment.model_version, found, now=now, overall=overall)
     neighbours = look_at_neighbours(services, window, segment.model_version, counts, estimates, error)
     tell_of_falls(services, window, segment.model_version, neighbours.change, decision, now=now)
-    reactions.on_drift(services, watched.window, segment.model_version, drift, cause=cause, now=now)
+    explained = None
+    if any(finding.drifted for finding in drift) and closing_obstacle(services, window, now) is None:
+        explained = explain_if_possible(services, window, segment, now=now)
+    reasons = [*([cause.describe()] if cause else []), *(explained["summary"] if explained else ())]
+    reactions.on_drift(services, watched.window, segment.model_version, drift, reasons, now=now)
     return {
         "window": window.name,
         "model_version": segment.model_version,
@@ -96,6 +101,7 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
         **neighbours.as_json(),
         "drift": [finding.as_json() for finding in drift],
         "prediction_drift": cause.as_json() if cause else None,
+        "drift_explained": explained,
         "decision": decision.as_json(),
     }
 

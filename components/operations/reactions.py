@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from components.alerts.message import accuracy_alert, drift_alert, recovered_alert, well_again_alert
-from components.monitoring.prediction_drift import DriftExplanation
 from components.operations.alerting import latest_of, open_alerts, page_address, recover, send, send_once
+from components.operations.drift_explained import drift_page
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle
 from components.records import ClassAccuracy, ClassState, Decision, DriftFinding, Window
@@ -83,19 +83,20 @@ def on_drift(
     window: Window,
     version: int,
     findings: Sequence[DriftFinding],
+    explained: Sequence[str],
     *,
-    cause: DriftExplanation | None,
     now: datetime,
 ) -> None:
     """Tell people about drift, and in a later closed window that it is over.
 
     It asks for their attention; only measured accuracy starts a retraining, unless `retrain_on` says otherwise.
+    explained: what is known of the cause, one sentence a finding.
     """
     _tell_what_drifts_no_more(services, window, version, findings, now=now)
     if not any(finding.drifted for finding in findings):
         return
-    links, because = report_links(services, window, version), cause.describe() if cause else ""
-    alert = drift_alert(window.name, version, findings, because=because, labels_asked=0, links=links)
+    links = report_links(services, window, version)
+    alert = drift_alert(window.name, version, findings, explained=explained, labels_asked=0, links=links)
     before = latest_of(services, alert.key)
     if before is not None and before["recovered_at"] is not None and window.end <= before["recovered_at"]:
         return  # this window is looked at again, after a later one in which it was over
@@ -129,6 +130,9 @@ def _told(services: Services, window: Window, decision: Decision, now: datetime)
 
 
 def report_links(services: Services, window: Window, version: int) -> dict[str, str]:
-    """Return the link to the window's page, where it was drawn."""
-    page = services.workspace.reports / f"{window.name}-v{version}.html"
-    return {"Report": page_address(services, page)} if page.is_file() else {}
+    """Return the links to the window's pages, those that were drawn."""
+    pages = {
+        "What changed": drift_page(services, window, version),
+        "Report": services.workspace.reports / f"{window.name}-v{version}.html",
+    }
+    return {title: page_address(services, page) for title, page in pages.items() if page.is_file()}

@@ -43,7 +43,9 @@ def expire(services: Services, *, now: datetime) -> dict[str, Any]:
 
 def _expired_pages(services: Services, oldest: datetime) -> list[str]:
     gone = []
-    for page in sorted(services.workspace.reports.glob("*-v*.html")):
+    reports = services.workspace.reports
+    # The findings of a page of what changed lie beside it.
+    for page in sorted([*reports.glob("*-v*.html"), *reports.glob("*-v*-drift.json")]):
         try:
             window = Window.parse(page.name.rpartition("-v")[0])
         except ConfigurationError:  # not one of ours

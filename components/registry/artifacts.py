@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import warnings
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,17 @@ def build_model_folder(export_folder: Path, target: Path, card_markdown: str) ->
 
     It holds every file of `export_folder` unchanged (so a download is an export folder again), the model card, and
     MLflow's own files with the signature: uint8 images (-1, size, size, channels) in, float32 logits and probabilities
-    (-1, classes) out. No file in it is a pickle. Raises IntegrityError if the export folder is not a complete model.
+    (-1, classes) out, and float32 embeddings (-1, D) where the model has them. No file in it is a pickle. Raises
+    IntegrityError if the export folder is not a complete model.
     """
     import onnx
 
     spec = read_spec(export_folder)
+    model = onnx.load(export_folder / ONNX_FILE)
     _onnx_flavour().save_model(
-        onnx.load(export_folder / ONNX_FILE),
+        model,
         str(target),
-        signature=_signature(spec),
+        signature=_signature(spec, [output.name for output in model.graph.output]),
         pip_requirements=_requirements(),
         # A session of MLflow's own would try CUDA first and warn on every machine without it.
         onnx_execution_providers=["CPUExecutionProvider"],
@@ -61,14 +64,15 @@ def _onnx_flavour() -> Any:
     return mlflow.onnx
 
 
-def _signature(spec: ModelSpec) -> object:
+def _signature(spec: ModelSpec, answers: Sequence[str]) -> object:
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     size, channels, classes = spec.preprocess.size, spec.preprocess.channels, len(spec.classes)
     images = TensorSpec(np.dtype("uint8"), (-1, size, size, channels), "images")
-    outputs = [TensorSpec(np.dtype("float32"), (-1, classes), name) for name in ("logits", "probabilities")]
+    widths = {"logits": classes, "probabilities": classes}
+    outputs = [TensorSpec(np.dtype("float32"), (-1, widths.get(name, -1)), name) for name in answers]
     return ModelSignature(inputs=Schema([images]), outputs=Schema(outputs))
 
 

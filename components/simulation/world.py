@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from components.data.appearance import APPEARANCE, apply
 from components.data.decode import ImageLimits, decode
 from components.data.png import encode_png
 from components.data.source_item import SourceItem
 from components.errors import ConfigurationError
 from components.params import Data
-from components.simulation.shifts import APPEARANCE, apply
 
 if TYPE_CHECKING:
     from components.simulation.scenario import Scenario, Shift

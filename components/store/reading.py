@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import text
@@ -27,6 +28,28 @@ ORDER BY p.u, p.batch_number, p.item_no
 LIMIT :limit
 """
 )
+_IMAGES = text(
+    """
+SELECT p.image_id, s.name, p.shard_row, b.scored_at, c.classes[p.predicted + 1]
+FROM prediction p
+JOIN batch b ON b.number = p.batch_number
+JOIN image_shard s ON s.id = p.shard_id
+JOIN model_version m ON m.version = p.model_version
+JOIN class_list c ON c.id = m.class_list_id
+WHERE p.month BETWEEN :first_month AND :last_month AND NOT p.shadow AND b.scored_at >= :start AND b.scored_at < :end
+    AND (CAST(:version AS integer) IS NULL OR p.model_version = :version)
+ORDER BY p.u, p.batch_number, p.item_no
+LIMIT :limit
+"""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SampledImage:
+    """One image of a sample: where its pixels lie, and the class it was called when it was scored."""
+
+    place: ImagePlace
+    predicted: str
 
 
 def items_set_aside(db: Database, batch: Batch) -> list[SetAside]:
@@ -49,15 +72,25 @@ def batch_answers(db: Database, batch: Batch) -> list[tuple[str, str]]:
 
 def sample_places(db: Database, window: Window, limit: int) -> list[ImagePlace]:
     """Return where the pixels of up to `limit` of the window's predictions lie: a uniform sample, always the same."""
-    values = {
+    with db.transaction() as connection:
+        return [ImagePlace(*row) for row in connection.execute(_PLACES, {**_span(window), "limit": limit})]
+
+
+def sample_images(db: Database, window: Window, model_version: int | None, limit: int) -> list[SampledImage]:
+    """Return up to `limit` different images of a segment (None: of all models'): a uniform sample, always the same."""
+    values = {**_span(window), "version": model_version, "limit": limit}
+    with db.transaction() as connection:
+        rows = [SampledImage(ImagePlace(*row[:4]), row[4]) for row in connection.execute(_IMAGES, values)]
+    return list({row.place.image_id: row for row in reversed(rows)}.values())[::-1]
+
+
+def _span(window: Window) -> dict[str, object]:
+    return {
         "first_month": window.start.date().replace(day=1),
         "last_month": (window.end - timedelta(days=1)).date().replace(day=1),
         "start": window.start,
         "end": window.end,
-        "limit": limit,
     }
-    with db.transaction() as connection:
-        return [ImagePlace(*row) for row in connection.execute(_PLACES, values)]
 
 
 def _of(batch: Batch) -> dict[str, object]:

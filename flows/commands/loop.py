@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from flows.commands.options import at_option, emit, prepare_flows, table, verb, window_option
+from flows.commands.options import at_option, emit, prepare_flows, services, table, verb, window_option
 
 
 @click.command(epilog="Example: perennial score incoming/2026-10-05/ --at 2026-10-05T12:00:00Z")
@@ -46,6 +46,34 @@ def monitor(root: Path, as_json: bool, now: datetime, window: str | None) -> Non
     emit(segments, as_json, [line for segment in segments for line in segment_lines(segment)] or "no predictions")
 
 
+@click.command(epilog="Example: perennial explain-drift --window 2026-10")
+@verb
+@at_option
+@window_option
+def explain_drift(root: Path, as_json: bool, now: datetime, window: str | None) -> None:
+    """Show what changed in a window's images, on a page with pictures and in words.
+
+    They are compared with the images of the model's drift reference: which moved most, whether a known change of the
+    look explains it, and whether there is a group that may be a new class. Nothing is decided by it.
+    """
+    from components.operations.drift_explained import explain_window
+
+    with services(root) as opened:
+        result = explain_window(opened, window, now=now)
+    emit(result, as_json, [line for found in result for line in explanation_lines(found)])
+
+
+def explanation_lines(found: dict[str, Any]) -> list[str]:
+    """Return what changed in one segment as a person reads it."""
+    page = [f"page: {found['page']}"] if found["page"] else []
+    return [
+        f"window {found['window']}, model {found['model_version']}: {found['headline']}",
+        *(f"- {sentence}" for sentence in found["summary"] if sentence != found["headline"]),
+        *page,
+        "",
+    ]
+
+
 def segment_lines(segment: dict[str, Any]) -> list[str]:
     """Return one segment's findings as a person reads them."""
     decision = segment["decision"]
@@ -66,6 +94,7 @@ def segment_lines(segment: dict[str, Any]) -> list[str]:
         table(("class", "predicted", "labels", "precision", "recall", "state"), rows),
         *_beside(segment),
         f"drift: {', '.join(drifted) or 'none'}" + (f"; {cause['reason']}" if cause else ""),
+        *([f"  {segment['drift_explained']['headline']}"] if segment["drift_explained"] else []),
         f"decision: {decision['action']} {', '.join(decision['classes'])}: {decision['reason']}",
         "",
     ]
@@ -122,4 +151,4 @@ def demo(
     run_demo(scenario_path=scenario, months=months, quick=quick, seed=seed, directory=directory, as_json=as_json)
 
 
-VERBS = (score, monitor, serve, demo)
+VERBS = (score, monitor, explain_drift, serve, demo)

@@ -50,14 +50,14 @@ def judged(months: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what one year showed."""
     alarmed = {m["month"]: m["alarmed"] for m in months if m["alarmed"]}
     first = next((n for n in sorted(alarmed) if n >= CHANGE and set(alarmed[n]) & CHANGED.keys()), None)
-    newcomer = months[NEWCOMER - 1].get("drift_explained") or {}
+    explained = (months[NEWCOMER - 1].get("drift_explained") or {}).get("new_class", {}).get("candidates", [])
     return {
         "harmless alarms": {n: alarmed[n] for n in HARMLESS if n in alarmed},
         "alarm": first,
         "classes": alarmed.get(first, []) if first else [],
         "priors named": [n for n, name in PRIORS.items() if _names_prior(months[n - 1], name)],
         "regained": {k: regained(months, k, metric, first) for k, metric in CHANGED.items()} if first else {},
-        "new class": newcomer.get("new_class"),
+        "new class": explained[0] if explained else None,
         "renewals": {m["month"]: m["renewal"]["promoted"] for m in months if m["renewal"]},
     }
 

@@ -4,11 +4,11 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from components.data.appearance import APPEARANCE, apply
 from components.data.png import encode_png
 from components.data.source_item import SourceItem
 from components.errors import ConfigurationError
 from components.simulation.scenario import Scenario
-from components.simulation.shifts import APPEARANCE, apply
 from components.simulation.truth import share_right, true_accuracy
 from components.simulation.world import World
 

@@ -86,6 +86,8 @@ def test_a_drift_alert_names_the_drifted_columns_and_says_that_drift_is_not_accu
     assert "width" not in alert.body
     assert "drift alone does not say that accuracy fell" in alert.body
     assert "40 more labels" in alert.body
+    told = drift_alert("2026-10", 3, found, labels_asked=0, explained=["It is darker.", "No new class."]).body
+    assert "What happened: brightness differ from the reference of model 3. It is darker. No new class.\n" in told
 
 
 def test_gate_alerts_give_the_verdict():

@@ -1,4 +1,7 @@
-"""Changes of what images look like. The label of an image stays what it was."""
+"""Changes of what images look like: simulated worlds make them, and drift is held against them to be named.
+
+The label of an image stays what it was.
+"""
 
 from __future__ import annotations
 

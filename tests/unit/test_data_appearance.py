@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from components.data.appearance import APPEARANCE, apply
 from components.errors import ConfigurationError
-from components.simulation.shifts import APPEARANCE, apply
 
 
 def picture(channels: int = 1) -> np.ndarray:

@@ -17,9 +17,7 @@ from components.monitoring.embedding_drift import FloatArray, IntArray, Points, 
 FEWEST_ROWS = 200  # of each side; below, a group worth telling of has too few members
 NEIGHBOURS = 30
 LINKS = 10
-CORE_SHARE = (
-    0.9  # of a row's neighbours are of its own side, where half are by chance: nine times as dense as the other
-)
+CORE_SHARE = 0.9  # of a row's neighbours are of its own side, where half are by chance: nine times as dense
 EDGE_SHARE = 0.75
 FEWEST_MEMBERS, SMALLEST_SHARE, MOST_SHARE = 20, 0.01, 0.5
 MOST_RISE = 5.0  # times as frequent a known image may become by a mere change of the class mix

@@ -29,6 +29,7 @@ from components.errors import DataError
 from components.monitoring.accuracy import check_counts
 from components.monitoring.confusion import Cells, MixEstimate, comparable_cells, mix_of, over, shift_factors
 from components.monitoring.drift import DriftTest, minimum_effect_p_value, minimum_effect_test
+from components.monitoring.label_shift import em_mix
 from components.monitoring.mix import NAMED_AT_MOST, MixChange
 from components.params import Monitor
 from components.records import StratumCounts
@@ -141,6 +142,32 @@ def explain_prediction_drift(reference: StratumCounts, window: ArrayLike, rules:
         reason = f"{len(cells.counts)} cells occur often enough, too few for {len(reference.classes)} classes"
         return DriftExplanation(DriftCause.UNDECIDED, reason, change)
     return _explain(reference.classes, cells, change, freedom, rules)
+
+
+def explain_without_labels(
+    classes: tuple[str, ...],
+    reference: ArrayLike,
+    window: ArrayLike,
+    probabilities: NDArray[np.floating[Any]],
+    rules: Monitor,
+) -> DriftExplanation:
+    """Return which class mix the confidences of a window speak for, where no labelled window of the model is known.
+
+    reference, window: (K,) predictions per class; probabilities: (N, K) calibrated, of a sample of the window. By
+    expectation maximisation from the reference's mix (Saerens, Latinne and Decaestecker 2002). It cannot tell a change
+    of the mix from a class gone wrong, so the state is `undecided`.
+    """
+    before = np.asarray(reference, np.float64)
+    change = minimum_effect_test(before, np.asarray(window, np.float64), rules.drift_v)
+    if before.sum() <= 0 or not len(probabilities):
+        return DriftExplanation(DriftCause.UNDECIDED, "there are too few predictions to tell what causes it", change)
+    prior = before / before.sum()
+    mixed = em_mix(probabilities, prior)
+    most = np.argsort(-np.abs(mixed.mix - prior), kind="stable")[:NAMED_AT_MOST]
+    moved = MixChange(tuple((classes[k], float(prior[k]), float(mixed.mix[k])) for k in most), float("nan"))
+    told = moved.describe().removeprefix("class mix changed: ")
+    reason = f"no labelled window of this model is known; if only the class mix changed, then {told}"
+    return DriftExplanation(DriftCause.UNDECIDED, reason, change, mixed)
 
 
 def _explain(

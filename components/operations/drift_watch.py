@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from components.errors import ServiceError
 from components.monitoring.accuracy import estimate
 from components.monitoring.drift import FEWEST_ROWS, findings, undecided
-from components.monitoring.prediction_drift import DriftExplanation, explain_prediction_drift
+from components.monitoring.prediction_drift import DriftExplanation, explain_prediction_drift, explain_without_labels
 from components.monitoring.reference import reference_obstacle
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle
@@ -21,6 +21,7 @@ from components.store import labelling, monitoring, predictions
 
 logger = logging.getLogger(__name__)
 
+MIXED_ROWS = 20_000  # of a window, to tell from their confidences which mix they speak for
 OF_PREDICTIONS = ("predicted", "confidence")
 COLUMNS = ("confidence", *IMAGE_STATISTICS)
 Counts = NDArray[np.int64]
@@ -63,19 +64,25 @@ def explain_change(
     """Return whether a change of the class mix explains how the predictions drifted; None where they did not.
 
     They are held against the first window of the same model whose labels could be a reference: what that model takes
-    for what is known from there. The states of the explanation say what stays undecided.
+    for what is known from there. Without one, it is said which mix its confidences speak for, if only the mix changed.
     """
     if not any(finding.drifted for finding in found if finding.column in OF_PREDICTIONS):
         return None
     database, version = services.database, segment.model_version
+    now = monitoring.stratum_counts(database, window, version)
+    rules = services.workspace.params.monitor
     for earlier in labelling.drawn_windows(database, version):
         if earlier.start >= window.start:
             break
         known = labelling.counts(database, earlier, version)
         if reference_obstacle(estimate(known)) is None:
-            now = monitoring.stratum_counts(database, window, version)
-            return explain_prediction_drift(known, now, services.workspace.params.monitor)
-    return None
+            return explain_prediction_drift(known, now, rules)
+    reference = monitoring.drift_reference(database, version)
+    if reference is None:
+        return None
+    probabilities = monitoring.sample_probabilities(database, window, version, MIXED_ROWS)
+    before = np.asarray(reference.payload["predicted"], np.float64)
+    return explain_without_labels(segment.classes, before, now.sum(axis=1), probabilities, rules)
 
 
 def set_reference_from_window(

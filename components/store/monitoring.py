@@ -23,7 +23,7 @@ from components.store.references import (
     set_drift_reference,
     set_reference_level,
 )
-from components.store.rollups import class_counts, quantile_edges, rollup, sample, stratum_counts
+from components.store.rollups import class_counts, quantile_edges, rollup, sample, sample_probabilities, stratum_counts
 from components.store.spans import span_of
 from components.store.tables import draw, drift_finding, judgement
 from components.store.values import jsonable
@@ -50,6 +50,7 @@ __all__ = [
     "record_judgement",
     "reference_level",
     "rollup",
+    "sample_probabilities",
     "sample_rows",
     "save_estimates",
     "save_findings",

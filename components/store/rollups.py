@@ -114,6 +114,24 @@ def sample(
     """
     import numpy as np
 
+    found = _sampled(db, window, model_version, columns, limit)
+    table = np.array(found, dtype=np.float64).reshape(len(found), len(columns))
+    return {name: table[:, n] for n, name in enumerate(columns)}
+
+
+def sample_probabilities(db: Database, window: Window, model_version: int, limit: int) -> NDArray[np.float16]:
+    """Return the calibrated probabilities (N, K) of about `limit` rows, never more, of a segment, those of `sample`."""
+    import numpy as np
+
+    found = _sampled(db, window, model_version, ("probabilities",), limit)
+    with db.transaction() as connection:
+        classes = len(span_of(connection, window, model_version).classes)
+    return np.frombuffer(b"".join(bytes(row[0]) for row in found), "<f2").reshape(len(found), classes)
+
+
+def _sampled(
+    db: Database, window: Window, model_version: int | None, columns: Sequence[str], limit: int
+) -> list[tuple[Any, ...]]:
     rollup(db, window)
     with db.transaction() as connection:
         batches = batches_of(connection, window, model_version)
@@ -134,9 +152,7 @@ def sample(
             .order_by(drawn.c.u, drawn.c.batch_number, drawn.c.item_no)
             .limit(limit)
         )
-        found = [tuple(row) for row in connection.execute(asked)]
-    table = np.array(found, dtype=np.float64).reshape(len(found), len(columns))
-    return {name: table[:, n] for n, name in enumerate(columns)}
+        return [tuple(row) for row in connection.execute(asked)]
 
 
 def _by_index(window: Window, share: float, below: ColumnElement[bool]) -> Subquery:

@@ -127,11 +127,16 @@ def test_the_mix_that_training_may_be_weighted_by_is_that_of_the_latest_judged_w
     assert all(0.09 < share < 0.16 for share in shares.values())
 
 
-def test_without_an_earlier_labelled_window_nothing_is_claimed(services: Services) -> None:
+def test_without_an_earlier_labelled_window_the_confidences_say_what_mix_it_would_be(services: Services) -> None:
     even = np.ones(K)
     score_month(services, 1, even)
     watched(services, 1)
     score_month(services, 2, np.where(np.arange(K) == 2, 3.0, 1.0))
     found = watched(services, 2)
     assert any(one["drifted"] for one in found["drift"])
-    assert found["prediction_drift"] is None
+    cause = found["prediction_drift"]
+    assert cause["state"] == "undecided"
+    assert cause["reason"].startswith(
+        "no labelled window of this model is known; if only the class mix changed, then cow 12."
+    )
+    assert 0.27 < cause["mix"][2] < 0.33

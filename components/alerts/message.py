@@ -135,12 +135,14 @@ def drift_alert(
     found: Sequence[DriftFinding],
     *,
     labels_asked: int,
+    drawn: bool = True,
     because: str = "",
     links: Mapping[str, str] | None = None,
 ) -> Alert:
-    """Return the alert for columns that drifted; `labels_asked` further images were put before annotators.
+    """Return the alert for columns that drifted; `labels_asked` further images are put before annotators.
 
-    because: what is known of the cause, in words.
+    drawn: whether that is done; a window that is still open is drawn when it closes. because: what is known of the
+    cause, in words.
     """
     drifted = [f for f in found if f.drifted]
     names = _named([f.column for f in drifted])
@@ -151,7 +153,11 @@ def drift_alert(
         happened=f"{names} differ from the reference of model {model_version}" + (f"; {because}" if because else ""),
         sure="; ".join(f"{f.column}: V {f.v or 0:.2f}, p {f.p_value or 0:.1e}" for f in drifted[:NAMED_AT_MOST])
         + "; drift alone does not say that accuracy fell",
-        done=f"{labels_asked} more labels were asked for" if labels_asked else "nothing: accuracy decides",
+        done="nothing: accuracy decides"
+        if not labels_asked
+        else f"{labels_asked} more labels were asked for"
+        if drawn
+        else f"{labels_asked} more labels, by what has come so far, are asked for when the window is drawn",
         todo="open the report, and answer the label queue so that accuracy can be measured",
         links=links or {},
     )

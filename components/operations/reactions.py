@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from components.alerts.message import accuracy_alert, drift_alert, recovered_alert
 from components.monitoring.prediction_drift import DriftExplanation
+from components.operations import asking
 from components.operations.alerting import open_alerts, page_address, recover, send_once
 from components.operations.services import Services
 from components.records import ClassAccuracy, Decision, DriftFinding, Window
@@ -58,9 +59,10 @@ def on_drift(
     cause: DriftExplanation | None,
     now: datetime,
 ) -> None:
-    """Tell people about drift. It asks for their attention; only measured accuracy starts a retraining."""
+    """Tell people about drift. It asks for labels and attention; only measured accuracy starts a retraining."""
     links, because = report_links(services, window, version), cause.describe() if cause else ""
-    alert = drift_alert(window.name, version, findings, because=because, labels_asked=0, links=links)
+    more, drawn = asking.for_drift(services, window, version, now=now)
+    alert = drift_alert(window.name, version, findings, because=because, labels_asked=more, drawn=drawn, links=links)
     send_once(services, alert, now=now)
 
 

@@ -66,6 +66,7 @@ def segment_lines(segment: dict[str, Any]) -> list[str]:
         table(("class", "predicted", "labels", "precision", "recall", "state"), rows),
         *_beside(segment),
         f"drift: {', '.join(drifted) or 'none'}" + (f"; {cause['reason']}" if cause else ""),
+        *([f"production against offline: {skew['state']}: {skew['reason']}"] if (skew := segment["skew"]) else []),
         f"decision: {decision['action']} {', '.join(decision['classes'])}: {decision['reason']}",
         "",
     ]

@@ -186,6 +186,7 @@ class Labelling(Section):
 
     share: OpenShare = 0.05
     reference_factor: Annotated[float, Field(ge=1)] = 5.0
+    most_factor: Annotated[float, Field(ge=1)] = 2.0
     max_labels: Positive = 20_000
     training_queue: Annotated[int, Field(ge=0)] = 200
     answers_per_task: Positive = 1

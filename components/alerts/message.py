@@ -137,12 +137,14 @@ def drift_alert(
     found: Sequence[DriftFinding],
     *,
     labels_asked: int,
+    drawn: bool = True,
     explained: Sequence[str] = (),
     links: Mapping[str, str] | None = None,
 ) -> Alert:
-    """Return the alert for columns that drifted; `labels_asked` further images were put before annotators.
+    """Return the alert for columns that drifted; `labels_asked` further images are put before annotators.
 
-    explained: what is known of the cause, from predictions and from images, one sentence a finding.
+    drawn: whether that is done; a window that is still open is drawn when it closes. explained: what is known of the
+    cause, from predictions and from images, one sentence a finding.
     """
     drifted = [f for f in found if f.drifted]
     names = _named([f.column for f in drifted])
@@ -154,7 +156,11 @@ def drift_alert(
         happened=" ".join([f"{differ}.", *explained]) if explained else differ,
         sure="; ".join(f"{f.column}: V {f.v or 0:.2f}, p {f.p_value or 0:.1e}" for f in drifted[:NAMED_AT_MOST])
         + "; drift alone does not say that accuracy fell",
-        done=f"{labels_asked} more labels were asked for" if labels_asked else "nothing: accuracy decides",
+        done="nothing: accuracy decides"
+        if not labels_asked
+        else f"{labels_asked} more labels were asked for"
+        if drawn
+        else f"{labels_asked} more labels, by what has come so far, are asked for when the window is drawn",
         todo="open the page of what changed and look at its images; answer the label queue so that accuracy can be "
         "measured",
         links=links or {},

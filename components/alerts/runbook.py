@@ -12,6 +12,7 @@ from components.data.files import publish, unpublished
 SECTIONS = {
     "accuracy": "Accuracy fell in a window",
     "drift": "Drift in a window",
+    "skew": "Serving does not do what training did",
     "retraining-refused": "Retraining was refused",
     "champion-age": "A version is past its age and is not renewed",
     "kept-champion": "A version was not promoted",

@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -133,6 +134,23 @@ def working_clone(*, origin: str, state: Path, name: str) -> Iterator[WorkspaceC
         yield WorkspaceClone(root)
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def past_checkout(*, origin: str, state: Path, commit: str, targets: Sequence[str]) -> Iterator[Path]:
+    """Yield a folder with the workspace as of `commit` and its stages' outputs `targets`, to read from.
+
+    No lock is needed: it is a clone of its own, and nothing of it is published. Raises ServiceError where the commit or
+    an output cannot be had.
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="past-", dir=state) as temporary:
+        root = Path(temporary) / "workspace"
+        git("clone", "--quiet", "--no-checkout", origin, str(root), cwd=state)
+        git("checkout", "--quiet", "--detach", commit, cwd=root)
+        configure_dvc(root, state)
+        dvc("pull", *targets, cwd=root)
+        yield root
 
 
 def dataset_tags(root: Path) -> list[str]:

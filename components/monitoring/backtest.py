@@ -15,15 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.monitoring.accuracy import Estimates, estimate
+from components.monitoring.asking import Judged, OpenQuestions, latest, left_open, next_draw
 from components.monitoring.policy import Judgement, Stage, judge, next_level, reference_from, reference_obstacle
 from components.monitoring.reference import ReferenceLevel
 from components.monitoring.retraining import Outcome, should_retrain
 from components.monitoring.rules import Rules
-from components.monitoring.sampling import allocate, budget
+from components.monitoring.sampling import budget
 from components.monitoring.trigger import Rule
 from components.records import Decision, StratumCounts, Window
 
 DAY = timedelta(days=1)
+KEPT = 60  # judgements of the newest segments, for the draws that follow them: daily windows are judged late
 
 IntArray = NDArray[np.int64]
 Answered = Callable[[IntArray, Stage], StratumCounts]
@@ -37,6 +39,7 @@ class Segment:
     counts: population and confidence, nothing drawn. answered: given how many are drawn of each stratum in all (K, B),
     by smallest `u`, and the stage, returns the counts at that judgement; their `drawn` is less where answers were never
     asked for. ready_at: when the images asked for after an alarm were answered, None where nobody asked for them.
+    drifted: columns that had newly drifted in the window when it was drawn.
     """
 
     window: Window
@@ -47,6 +50,7 @@ class Segment:
     first_at: datetime
     topped_up_at: datetime
     ready_at: datetime | None = None
+    drifted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,7 @@ class Replay:
         self._request: _Request | None = None
         self._new_labels = 0
         self._fired_in: str | None = None
+        self._judged: list[Judged] = []
 
     @property
     def waiting(self) -> str | None:
@@ -160,11 +165,15 @@ class Replay:
         judgement = judge(estimates, counts, self._level, self.rules.monitor, "first")
         judged_at = segment.first_at
         if not judgement.final:
-            estimates, judgement = self._top_up(segment, counts, judgement, self._level, tally)
+            counts, estimates, judgement = self._top_up(segment, counts, judgement, self._level, tally)
             judged_at = segment.topped_up_at
             self.advance(judged_at)
+        name, version = segment.window.name, segment.model_version
+        asked = left_open(name, judgement, estimates, self.rules.monitor)
+        # Windows overlap in time only a little: what is older than the last few is asked about no more.
+        self._judged = [*self._judged[-KEPT:], Judged(name, version, judged_at, asked, counts)]
         changed, self._level, _ = next_level(
-            self._level, estimates, segment.window.name, suspected=bool(judgement.suspects), rules=self.rules.monitor
+            self._level, estimates, name, suspected=bool(judgement.suspects), rules=self.rules.monitor
         )
         opened = False
         if judgement.decision.action == "retrain":
@@ -197,17 +206,25 @@ class Replay:
         known = self._level_at is not None and self._level_at <= segment.drawn_at
         reference = not known or (self._level is not None and self._level.window == segment.window.name)
         n = budget(int(segment.counts.population.sum()), self.rules.labelling, reference=reference)
-        return _had(segment, allocate(segment.counts, n), "first", tally)
+        before = None if reference else latest(self._judged, segment.model_version, at=segment.drawn_at)
+        questions = before.questions if before else OpenQuestions()
+        if not reference:
+            questions = replace(questions, drifted=segment.drifted)
+        drawn = next_draw(
+            segment.counts, n, questions, labelling=self.rules.labelling,
+            topup_labels=self.rules.monitor.topup_labels, before=before.counts if before else None,
+        )  # fmt: skip
+        return _had(segment, drawn.sizes, "first", tally)
 
     def _top_up(
         self, segment: Segment, counts: StratumCounts, judgement: Judgement, level: ReferenceLevel, tally: _Tally
-    ) -> tuple[Estimates, Judgement]:
+    ) -> tuple[StratumCounts, Estimates, Judgement]:
         wanted = np.minimum(counts.drawn + judgement.top_up, counts.population)
         more = _had(segment, wanted, "topped-up", tally, before=counts.drawn)
         tally.rounds = 2
         self._new_labels += _trainable(more) - _trainable(counts)
         estimates = estimate(more)
-        return estimates, judge(estimates, more, level, self.rules.monitor, "topped-up")
+        return more, estimates, judge(estimates, more, level, self.rules.monitor, "topped-up")
 
     def _first_level(self, segment: Segment, estimates: Estimates, tally: _Tally) -> Step:
         obstacle = reference_obstacle(estimates)

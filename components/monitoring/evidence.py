@@ -33,7 +33,7 @@ def judgement_inputs(counts: StratumCounts, reference: ReferenceLevel | None) ->
 def judge_again(evidence: Mapping[str, Any]) -> Judgement:
     """Return the judgement that a ledger's evidence leads to. Raises DataError if it is not a judgement's evidence."""
     try:
-        counts = _counts(evidence["counts"])
+        counts = counts_of(evidence)
         reference = evidence["reference"]
         level = None if reference is None else ReferenceLevel.from_json(reference)
         return judge(estimate(counts), counts, level, Monitor(**evidence["rules"]), evidence["stage"])
@@ -41,7 +41,9 @@ def judge_again(evidence: Mapping[str, Any]) -> Judgement:
         raise DataError(f"not a judgement's evidence ({error!r}); take that of a ledger's row of this kind") from error
 
 
-def _counts(content: Mapping[str, Any]) -> StratumCounts:
+def counts_of(evidence: Mapping[str, Any]) -> StratumCounts:
+    """Return the counts that a judgement's evidence holds. Raises KeyError, TypeError or ValueError without any."""
+    content = evidence["counts"]
     classes = tuple(str(name) for name in content["classes"])
     population = np.array(content["population"], dtype=np.int64)
     answers = np.zeros((*population.shape, len(classes) + 1), dtype=np.int64)

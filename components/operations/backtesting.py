@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from components.errors import RefusedError
 from components.monitoring.accuracy import estimate
+from components.monitoring.asking import newly_drifted
 from components.monitoring.backtest import Attempt, Replay, Segment, Step
 from components.monitoring.policy import Stage
 from components.monitoring.retraining import Outcome
@@ -18,7 +19,7 @@ from components.monitoring.rules import IN_FORCE, RECORDED, Rules
 from components.operations.services import Services
 from components.operations.workspace import Workspace
 from components.records import StratumCounts, Window
-from components.store import labelling, replay
+from components.store import labelling, monitoring, replay
 from components.store.embedded import EmbeddedPostgres
 from components.store.replay import Begun, DrawnSegment, Sample
 
@@ -117,8 +118,14 @@ def _segments(
             first_at=first_at,
             topped_up_at=topped_up_at,
             ready_at=started.get(stored.window),
+            drifted=_newly_drifted(services, window, stored.model_version),
         )
         yield segment, sample
+
+
+def _newly_drifted(services: Services, window: Window, version: int) -> tuple[str, ...]:
+    now, before = (monitoring.findings(services.database, one, version) for one in (window, window.previous()))
+    return newly_drifted([f.column for f in now if f.drifted], [f.column for f in before if f.drifted])
 
 
 class _Nested:

@@ -14,6 +14,7 @@ from components.labels.stale import read_stale
 from components.model.artifact import read_spec
 from components.model.calibration import expected_calibration_error
 from components.model.predictor import Predictor
+from components.monitoring.skew import OfflineRecall
 from components.operations.attempt import Attempt
 from components.operations.comparison import clone_reader, held_out, in_class_list, probabilities
 from components.operations.models import load_predictor
@@ -55,7 +56,12 @@ def register(
             preprocess_sha256=spec.preprocess.digest(),
             state="candidate",
             created_at=now,
-            metrics={"evaluation": _headline(metrics["evaluation"]), "cause": attempt.cause, "reason": attempt.reason},
+            metrics={
+                "evaluation": _headline(metrics["evaluation"]),
+                "offline": OfflineRecall.of_report(metrics["evaluation"]).as_json(),
+                "cause": attempt.cause,
+                "reason": attempt.reason,
+            },
         ),
     )
     return version

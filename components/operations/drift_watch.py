@@ -41,6 +41,23 @@ def watch_drift(
             set_reference_from_window(services, window, segment, now=now)
         state = "no drift reference yet" + (f"; window {window.name} is it from now on" if enough else "")
         return [undecided(column, state) for column in ("predicted", *COLUMNS)]
+    found = _against(services, reference, window, version)
+    monitoring.save_findings(database, window, version, found, now=now)
+    if closed and reference.window != window.name:
+        draw_page(services, window, version, reference.window)
+    return found
+
+
+def drift_findings(services: Services, window: Window, version: int) -> list[DriftFinding] | None:
+    """Return each column's finding as of now, saving nothing; None where the model has no drift reference."""
+    reference = monitoring.drift_reference(services.database, version)
+    return None if reference is None else _against(services, reference, window, version)
+
+
+def _against(
+    services: Services, reference: monitoring.DriftReference, window: Window, version: int
+) -> list[DriftFinding]:
+    database = services.database
     columns: dict[str, tuple[Counts, Counts]] = {
         "predicted": (
             np.asarray(reference.payload["predicted"], np.int64),
@@ -51,11 +68,7 @@ def watch_drift(
     edges = {column: of_column["edges"] for column, of_column in known.items()}
     for column, counts in monitoring.histograms(database, window, version, edges).items():
         columns[column] = (np.asarray(known[column]["counts"], np.int64), counts)
-    found = findings(columns, services.workspace.params.monitor)
-    monitoring.save_findings(database, window, version, found, now=now)
-    if closed and reference.window != window.name:
-        draw_page(services, window, version, reference.window)
-    return found
+    return findings(columns, services.workspace.params.monitor)
 
 
 def explain_change(

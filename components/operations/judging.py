@@ -17,6 +17,7 @@ from components.operations.drift_explained import explain_if_possible
 from components.operations.drift_watch import explain_change, watch_drift
 from components.operations.neighbours import look_at_neighbours, tell_of_falls
 from components.operations.services import Services
+from components.operations.skew import look_for_skew
 from components.operations.windows import closing_obstacle, latest_closed, undrawn_reason, waits_for_reference
 from components.params import Monitor
 from components.records import ClassAccuracy, ClassState, Decision, StratumCounts, Window, require_utc
@@ -81,6 +82,9 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
     }
     found = [c.as_json() for c in classes]
     monitoring.save_estimates(services.database, window, segment.model_version, found, now=now, overall=overall)
+    skew = look_for_skew(
+        services, window, segment.model_version, estimates, alarmed=decision.action == "retrain", now=now
+    )
     neighbours = look_at_neighbours(services, window, segment.model_version, counts, estimates, error)
     tell_of_falls(services, window, segment.model_version, neighbours.change, decision, now=now)
     explained = None
@@ -102,6 +106,7 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
         "drift": [finding.as_json() for finding in drift],
         "prediction_drift": cause.as_json() if cause else None,
         "drift_explained": explained,
+        "skew": skew,
         "decision": decision.as_json(),
     }
 

@@ -14,7 +14,7 @@ from components.data.decode import file_suffix
 from components.errors import ConfigurationError, RefusedError
 from components.labels.consensus import settle
 from components.labels.exchange import export_csv, export_label_studio, read_answers
-from components.monitoring.sampling import allocate, budget
+from components.operations import asking
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle, first_reference, latest_closed, require_closed
 from components.records import LabelAnswer, LabelTask, StratumCounts, Window
@@ -25,7 +25,8 @@ from components.store.ledger import history, record
 def draw_window(services: Services, window_name: str | None, *, now: datetime) -> dict[str, Any]:
     """Close a window and draw each segment's accuracy sample; a drawn one stays as it is.
 
-    The first complete window of the service is drawn at `reference_factor` times the budget. A share of the tasks is
+    The first complete window of the service is drawn at `reference_factor` times the budget, another one with more
+    labels than its budget where a question stayed open or something newly drifted (`raised`). A share of the tasks is
     asked again in the check queue, of other people: from that it is known how often answers are wrong. No prediction is
     drawn in two windows: where another one has drawn some of them, this one draws the rest.
     Raises RefusedError, with the reason, for a window that cannot be closed yet, or of which nothing is left.
@@ -44,15 +45,18 @@ def draw_window(services: Services, window_name: str | None, *, now: datetime) -
     for segment in segments:
         reference = is_reference_window(services, window, now)
         left = covered[segment.model_version]
-        n = budget(left.left, rules, reference=reference)
+        asked = asking.decide(
+            services, window, segment.model_version, predictions=left.left, reference=reference, now=now
+        )
 
-        def sizes(counts: StratumCounts, n: int = n) -> NDArray[np.int64]:
-            return allocate(counts, n)
+        def sizes(counts: StratumCounts, asked: asking.Asked = asked) -> NDArray[np.int64]:
+            return asked.draw(counts).sizes
 
         tasks = labelling.freeze_and_draw(
             services.database, window, segment.model_version,
-            allocate=sizes, kind="reference" if reference else "regular", budget=n, now=now,
+            allocate=sizes, kind="reference" if reference else "regular", budget=asked.budget, now=now,
         )  # fmt: skip
+        raised = asked.draw(labelling.counts(services.database, window, segment.model_version))
         asked_twice = checks.fill_check_queue(
             services.database, window, segment.model_version, share=rules.check_share, now=now
         )
@@ -65,10 +69,12 @@ def draw_window(services: Services, window_name: str | None, *, now: datetime) -
                 "late": left.late,
                 "tasks": tasks,
                 "checks": asked_twice,
+                "raised": raised.as_json() if raised.more else None,
             }
         )
     result = {"window": window.name, "draws": draws}
     notes = [f"; {left.describe()}" for left in covered.values() if left.describe()]
+    notes += [f"; {d['raised']['labels']} beyond the budget: {d['raised']['reason']}" for d in draws if d["raised"]]
     newest = history(services.database, 1, kind="draw", window=window.name)
     if newest and newest[0]["evidence"] == result:  # until they are judged, windows are drawn again every day
         return result

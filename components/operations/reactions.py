@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from components.alerts.message import accuracy_alert, drift_alert, recovered_alert, well_again_alert
+from components.operations import asking
 from components.operations.alerting import latest_of, open_alerts, page_address, recover, send, send_once
 from components.operations.drift_explained import drift_page
 from components.operations.services import Services
@@ -89,14 +90,17 @@ def on_drift(
 ) -> None:
     """Tell people about drift, and in a later closed window that it is over.
 
-    It asks for their attention; only measured accuracy starts a retraining, unless `retrain_on` says otherwise.
+    It asks for labels and attention; only measured accuracy starts a retraining, unless `retrain_on` says otherwise.
     explained: what is known of the cause, one sentence a finding.
     """
     _tell_what_drifts_no_more(services, window, version, findings, now=now)
     if not any(finding.drifted for finding in findings):
         return
     links = report_links(services, window, version)
-    alert = drift_alert(window.name, version, findings, explained=explained, labels_asked=0, links=links)
+    more, drawn = asking.for_drift(services, window, version, now=now)
+    alert = drift_alert(
+        window.name, version, findings, explained=explained, labels_asked=more, drawn=drawn, links=links
+    )
     before = latest_of(services, alert.key)
     if before is not None and before["recovered_at"] is not None and window.end <= before["recovered_at"]:
         return  # this window is looked at again, after a later one in which it was over

@@ -35,6 +35,7 @@ LIMITS = (
     "a retraining costs the answers of its training queue (labelling.training_queue), counted among the labels",
     "a retraining makes nothing worse, however needless; always-fire measures nothing and asks for no sample",
     "retrainings by schedule or by hand are left out",
+    "no column drifts: in the service, new drift raises a draw as a suspect does",
 )
 
 FloatArray = NDArray[np.float64]

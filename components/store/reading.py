@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 
@@ -12,6 +13,26 @@ from components.store.batches import Batch
 from components.store.database import Database
 from components.store.predictions import ImagePlace
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Of one model's predictions: those that people contradicted first, a gap is made of them, then the smallest `u`.
+_LOGGED = text(
+    """
+SELECT p.image_id, s.name, p.shard_row, b.scored_at, p.probabilities
+FROM prediction p
+JOIN batch b ON b.number = p.batch_number
+JOIN image_shard s ON s.id = p.shard_id
+LEFT JOIN label_task t ON t.queue = 'accuracy' AND t.window_name = :window AND t.model_version = p.model_version
+    AND t.month = p.month AND t.batch_number = p.batch_number AND t.item_no = p.item_no
+LEFT JOIN class_list c ON c.id = t.class_list_id
+WHERE p.month BETWEEN :first_month AND :last_month AND NOT p.shadow AND p.model_version = :version
+    AND b.scored_at >= :start AND b.scored_at < :end
+ORDER BY coalesce(t.settled_answer <> c.classes[t.predicted + 1], FALSE) DESC, p.u, p.batch_number, p.item_no
+LIMIT :limit
+"""
+)
 _ASIDE = text("SELECT item_no, name, reason, detail FROM set_aside WHERE batch_number = :number ORDER BY item_no")
 _OF_BATCH = "FROM prediction p WHERE p.month = :month AND p.batch_number = :number AND p.model_version = :version"
 _REVIEW = text("SELECT count(*) " + _OF_BATCH + " AND p.needs_review")
@@ -73,18 +94,33 @@ def batch_answers(db: Database, batch: Batch) -> list[tuple[str, str]]:
 def sample_places(db: Database, window: Window, limit: int) -> list[ImagePlace]:
     """Return where the pixels of up to `limit` of the window's predictions lie: a uniform sample, always the same."""
     with db.transaction() as connection:
-        return [ImagePlace(*row) for row in connection.execute(_PLACES, {**_span(window), "limit": limit})]
+        return [ImagePlace(*row) for row in connection.execute(_PLACES, {**_of_window(window), "limit": limit})]
 
 
 def sample_images(db: Database, window: Window, model_version: int | None, limit: int) -> list[SampledImage]:
     """Return up to `limit` different images of a segment (None: of all models'): a uniform sample, always the same."""
-    values = {**_span(window), "version": model_version, "limit": limit}
+    values = {**_of_window(window), "version": model_version, "limit": limit}
     with db.transaction() as connection:
         rows = [SampledImage(ImagePlace(*row[:4]), row[4]) for row in connection.execute(_IMAGES, values)]
     return list({row.place.image_id: row for row in reversed(rows)}.values())[::-1]
 
 
-def _span(window: Window) -> dict[str, object]:
+def logged_answers(
+    db: Database, window: Window, model_version: int, limit: int
+) -> list[tuple[ImagePlace, NDArray[np.float64]]]:
+    """Return up to `limit` of a model's predictions in a window, those that people contradicted first.
+
+    Each with where its pixels lie and the probabilities (K,) that were logged, in the model's class order.
+    """
+    import numpy as np
+
+    values = {**_of_window(window), "window": window.name, "version": model_version, "limit": limit}
+    with db.transaction() as connection:
+        rows = connection.execute(_LOGGED, values).all()
+    return [(ImagePlace(*row[:4]), np.frombuffer(row[4], "<f2").astype(np.float64)) for row in rows]
+
+
+def _of_window(window: Window) -> dict[str, object]:
     return {
         "first_month": window.start.date().replace(day=1),
         "last_month": (window.end - timedelta(days=1)).date().replace(day=1),

@@ -30,7 +30,12 @@ def draw(root: Path, as_json: bool, now: datetime, window: str | None) -> None:
     result = flow(workspace, window, now)
     rows = [(d["model_version"], d["kind"], d["predictions"], d["tasks"], d["checks"]) for d in result["draws"]]
     header = ("model", "draw", "predictions", "tasks", "asked twice")
-    emit(result, as_json, [f"window {result['window']}", table(header, rows)])
+    raised = [
+        f"model {d['model_version']}: {d['raised']['labels']} beyond the budget: {d['raised']['reason']}"
+        for d in result["draws"]
+        if d["raised"]
+    ]
+    emit(result, as_json, [f"window {result['window']}", table(header, rows), *raised])
 
 
 @label.command(epilog="Example: perennial label queue --queue training")

@@ -95,6 +95,7 @@ def segment_lines(segment: dict[str, Any]) -> list[str]:
         *_beside(segment),
         f"drift: {', '.join(drifted) or 'none'}" + (f"; {cause['reason']}" if cause else ""),
         *([f"  {segment['drift_explained']['headline']}"] if segment["drift_explained"] else []),
+        *([f"production against offline: {skew['state']}: {skew['reason']}"] if (skew := segment["skew"]) else []),
         f"decision: {decision['action']} {', '.join(decision['classes'])}: {decision['reason']}",
         "",
     ]

@@ -284,11 +284,14 @@ def test_the_page_of_a_stored_history_marks_every_alarm_and_retraining(tmp_path:
 def test_a_silent_drop_of_ten_points_is_found_as_often_as_in_worlds_of_single_predictions(
     share: float, least: float, most: float
 ):
-    """In those of tests/benchmarks/bench_monitoring.py 500 labels find 61 % in the first month, 1,000 find 87 %."""
+    """In those of tests/benchmarks/bench_monitoring.py 500 labels find 61 % in the first month, 1,000 find 87 %.
+
+    No draw is raised there.
+    """
     climate = Climate(
         silent_drops=2, low_confidence_drops=0, mix_changes=0, drop_points=(0.1, 0.1), repair_chance=1
     )  # fmt: skip
-    rules = replace(IN_FORCE, labelling=Labelling(share=share))
+    rules = replace(IN_FORCE, labelling=Labelling(share=share, most_factor=1))
     found = lived(rules, years=40, climate=climate)["in force"]
     assert found["drops"] > 60
     assert least <= found["found_at_once"] / found["drops"] <= most

@@ -25,8 +25,6 @@ from components.settings import Settings
 from components.store import alerts_log, champions, labelling, predictions
 from components.store.database import Database
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
-
 CLASSES = ("ant", "bee", "cow", "dog", "elk", "fox", "gnu", "hen")
 K, ROWS = len(CLASSES), 6000
 CONFIDENCE = np.array([0.5, 0.75, 0.92, 0.99])

@@ -19,7 +19,6 @@ pytestmark = [
     pytest.mark.xdist_group("workspace"),
     pytest.mark.timeout(1800),
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # MLflow's own models
 ]
 
 PATIENCE_SECONDS = 300.0

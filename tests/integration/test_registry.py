@@ -18,11 +18,6 @@ from components.model.preprocess import PreprocessSpec
 from components.registry.artifacts import artifact_sha256
 from components.registry.mlflow_registry import Registry
 
-pytestmark = pytest.mark.filterwarnings(
-    # MLflow's own models, under SQLAlchemy 2.1.
-    "ignore:The ``noload`` loader strategy is deprecated",
-)
-
 CLASSES = ("ankle boot", "<b>bag</b>", "coat")
 SIDE = 8
 

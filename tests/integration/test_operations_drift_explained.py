@@ -36,7 +36,7 @@ from components.registry.artifacts import artifact_sha256
 from components.registry.mlflow_registry import Registry
 from components.scoring.images import ImageStore
 from components.settings import Settings
-from components.store import alerts_log, champions, monitoring, predictions
+from components.store import alerts_log, champions, monitoring, predictions, reading
 from components.store.database import Database
 
 OCTOBER, NOVEMBER = Window.parse("2026-10"), Window.parse("2026-11")
@@ -278,3 +278,25 @@ def test_the_page_and_its_findings_go_with_the_other_pages(services: Services, s
     gone = expire(services, now=NOVEMBER.end + timedelta(days=91))["pages"]
     assert gone == ["2026-11-v1-drift.html", "2026-11-v1-drift.json"]
     assert not page.exists()
+
+
+def test_a_sample_is_of_one_models_different_images(
+    services: Services, months: Any, exported: Path, tmp_path: Path, make_model: Any
+) -> None:
+    other = shutil.copytree(exported, tmp_path / "other")
+    write_spec(other, replace(read_spec(other), review_below=0.6))
+    for name, items in (("one", months[0][:30]), ("again", months[0][:20]), ("other", months[1][:25])):
+        if name == "other":
+            install(services.workspace, services.database, other, make_model(2, read_spec(other).classes))
+        moment = OCTOBER.start + timedelta(days=3)
+        score_items(services, lambda items=items: iter(items), source="test", batch_id=name, now=moment)  # type: ignore[misc]
+
+    def sampled(version: int | None, limit: int = 100) -> list[str]:
+        return [one.place.image_id for one in reading.sample_images(services.database, OCTOBER, version, limit)]
+
+    assert len(set(sampled(1))) == len(sampled(1)) == 30
+    assert len(sampled(2)) == 25
+    assert set(sampled(None)) == set(sampled(1)) | set(sampled(2))
+    assert sampled(2, 7) == sampled(2)[:7]
+    known = {*read_spec(exported).classes}
+    assert {one.predicted for one in reading.sample_images(services.database, OCTOBER, None, 100)} <= known

@@ -26,7 +26,8 @@ def test_p_value_is_uniform_when_nothing_changed():
     # Unequal sides and a skewed distribution, where a short cut of the permutation would show.
     found = [compare(*(np.exp(side) for side in samples(seed, (80, 60), 6)), seed=seed).p_value for seed in range(150)]
     assert stats.kstest(found, "uniform").pvalue > 0.01
-    assert 0.02 < np.mean(np.array(found) <= 0.05) < 0.09
+    # Permuting the labels of ordinary out-of-fold scores puts 0.24 of the months into the two tails, instead of 0.10.
+    assert 0.04 < np.mean(np.abs(np.array(found) - 0.5) > 0.45) < 0.17
 
 
 def test_a_quiet_window_is_not_changed_and_shows_no_groups():

@@ -150,3 +150,20 @@ def test_too_few_images_and_broken_embeddings_are_undecided():
     )
     broken = np.full((300, 4), np.nan)
     assert "not finite" in new_classes(common_points(broken, broken), np.zeros(300, int)).state
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_rare_class_that_comes_ten_times_as_often_is_no_new_class(seed):
+    rng = np.random.default_rng(seed)
+    places = 14 * np.eye(6)
+    before, now = np.repeat(np.arange(5), [20, 120, 120, 120, 120]), np.repeat(np.arange(5), [200, 75, 75, 75, 75])
+    before, now = rng.permutation(before), rng.permutation(now)
+    points = common_points(*(points_of(places, label, rng) for label in (before, now)))
+    assert new_classes(points, before).candidates == ()
+    places[0] = -14  # the same window, but that class in a place where the reference has nothing
+    points = common_points(points_of(14 * np.eye(6), before, rng), points_of(places, now, rng))
+    assert len(new_classes(points, before).candidates) == 1
+
+
+def points_of(places, label, rng):
+    return places[label] + rng.normal(size=(len(label), 6))

@@ -217,6 +217,7 @@ class Retrain(Section):
     most_per_month: Positive = 2
     candidates: Annotated[int, Field(ge=1, le=5)] = 2
     max_age_days: Positive = 183
+    advice_seconds: Annotated[float, Field(ge=0)] = 300.0
 
 
 class Schedule(Section):

@@ -226,6 +226,7 @@ class Retrain(Section):
     most_per_month: Positive = 2
     candidates: Annotated[int, Field(ge=1, le=5)] = 2
     max_age_days: Positive = 183
+    advice_seconds: Annotated[float, Field(ge=0)] = 300.0
     new_labels: Annotated[int, Field(ge=0)] = 2000
 
 

@@ -15,6 +15,7 @@ from components.errors import RefusedError
 from components.monitoring.retraining import Cause
 from components.operations import attempt as attempts
 from components.operations import candidates, renewal
+from components.operations.advice import advise_refused
 from components.operations.attempt import Attempt
 from components.operations.causes import require_schedule_due
 from components.operations.ingestion import exclusive_clone
@@ -75,11 +76,20 @@ def gate_task(workspace: str, clone: str, attempt: dict[str, Any], version: int)
         return candidates.judge(services, Path(clone), Attempt.from_json(attempt), version)
 
 
+@task(name="advise", cache_policy=NO_CACHE)
+def advise_task(workspace: str, clone: str, attempt: dict[str, Any], version: int, at: datetime) -> str:
+    """Say what would help where the candidate was refused."""
+    with opened(workspace) as services:
+        return advise_refused(services, Path(clone), Attempt.from_json(attempt), version, now=at)
+
+
 @task(name="settle", cache_policy=NO_CACHE)
-def settle_task(workspace: str, attempt: dict[str, Any], version: int, verdict: dict[str, Any], at: datetime) -> bool:
+def settle_task(
+    workspace: str, attempt: dict[str, Any], version: int, verdict: dict[str, Any], at: datetime, advice: str = ""
+) -> bool:
     """Promote the candidate or keep the champion, and end the request."""
     with opened(workspace) as services:
-        return renewal.settle(services, Attempt.from_json(attempt), version, verdict, now=at)
+        return renewal.settle(services, Attempt.from_json(attempt), version, verdict, now=at, advice=advice)
 
 
 @flow(name="retrain", log_prints=False)
@@ -119,7 +129,8 @@ def retrain(
                 verdict = gate_task(workspace, folder, attempt, version)
                 if not renewal.another_candidate(services, Attempt.from_json(attempt), version, verdict, now=now):
                     break
-        promoted = settle_task(workspace, attempt, version, verdict, now)
+            advice = "" if verdict["passed"] else advise_task(workspace, folder, attempt, version, now)
+        promoted = settle_task(workspace, attempt, version, verdict, now, advice)
     return {"version": version, "dataset_version": dataset, "verdict": verdict, "promoted": promoted}
 
 

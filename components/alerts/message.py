@@ -215,9 +215,14 @@ def promotion_alert(
 
 
 def kept_champion_alert(
-    champion: int | None, candidate: int, verdict: GateVerdict, *, links: Mapping[str, str] | None = None
+    champion: int | None,
+    candidate: int,
+    verdict: GateVerdict,
+    *,
+    advice: str = "",
+    links: Mapping[str, str] | None = None,
 ) -> Alert:
-    """Return the message that the gate refused `candidate`."""
+    """Return the message that the gate refused `candidate`. advice: what would help, in words."""
     kept = f"version {champion} stays" if champion is not None else "there is still no champion"
     return Alert(
         level=AlertLevel.TICKET,
@@ -226,7 +231,9 @@ def kept_champion_alert(
         happened=f"the gate refused version {candidate}; {kept}",
         sure=verdict.reason,
         done="the verdict is in the ledger and on the model's card",
-        todo="look at the failed checks; more labels of those classes, other data or another backbone may help",
+        todo=f"look at the failed checks; what would help: {advice}"
+        if advice
+        else "look at the failed checks; more labels of those classes, other data or another backbone may help",
         links=links or {},
     )
 

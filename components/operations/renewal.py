@@ -164,14 +164,17 @@ def stage_metrics(root: Path, params: Params) -> dict[str, dict[str, Any]]:
     return found
 
 
-def settle(services: Services, attempt: Attempt, version: int, verdict: dict[str, Any], *, now: datetime) -> bool:
+def settle(
+    services: Services, attempt: Attempt, version: int, verdict: dict[str, Any], *, now: datetime, advice: str = ""
+) -> bool:
     """Promote the candidate if its gate passed, else keep the champion; end the request; return whether promoted.
 
+    advice: what would help instead, for the alert.
     Raises ConflictError, with nothing changed, where another process took the request over.
     """
     require_claim(services, attempt)
     if not verdict["passed"]:
-        _keep(services, attempt, version, verdict, now)
+        _keep(services, attempt, version, verdict, now, advice)
         return False
     promote(services, version, actor="retrain", reason=attempt.reason, now=now)
     requests.finish_request(
@@ -183,7 +186,9 @@ def settle(services: Services, attempt: Attempt, version: int, verdict: dict[str
     return True
 
 
-def _keep(services: Services, attempt: Attempt, version: int, verdict: dict[str, Any], now: datetime) -> None:
+def _keep(
+    services: Services, attempt: Attempt, version: int, verdict: dict[str, Any], now: datetime, advice: str
+) -> None:
     ledger.record(
         services.database, kind="gate", actor="retrain", action="kept", reason=verdict["reason"], now=now,
         model_version=version, classes=tuple(attempt.alarmed), evidence=verdict,
@@ -198,4 +203,5 @@ def _keep(services: Services, attempt: Attempt, version: int, verdict: dict[str,
     )
     current = champions.champion(services.database)
     told = GateVerdict.from_json(verdict)
-    send(services, kept_champion_alert(current.version if current else None, version, told), now=now)
+    kept = kept_champion_alert(current.version if current else None, version, told, advice=advice)
+    send(services, kept, now=now)

@@ -53,6 +53,25 @@ def _verdict_lines(result: dict[str, Any]) -> list[str]:
     return [f"version {result['version']}: {outcome}", table(("check", "", "detail"), rows)]
 
 
+@click.command(epilog="Example: perennial advise --class Boot --class Sandal")
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="Advice for this class. [default: the worst]")
+@click.option("--seconds", default=None, type=click.FloatRange(min=1), help="[default: retrain.advice_seconds]")
+@verb
+@at_option
+def advise(root: Path, as_json: bool, now: datetime, classes: tuple[str, ...], seconds: float | None) -> None:
+    """Say what would help the model: more labels, cleaner labels, other data or another backbone.
+
+    Trains the recipe of params.yaml shortly on parts of the newest dataset version, in at most so many seconds, and
+    extends the curve of its errors to twice as many images.
+    """
+    from components.operations.advice import advise_now
+
+    with services(root) as opened:
+        limit = seconds or opened.workspace.params.retrain.advice_seconds or 300.0
+        result = advise_now(opened, classes, seconds=limit, now=now)
+    emit(result, as_json, [one["words"] for one in result["advice"]])
+
+
 @click.command(epilog='Example: perennial promote 7 --reason "checked the newly wrong images"')
 @click.argument("version", type=int)
 @click.option("--reason", default="", help="Why; recorded in the ledger.")
@@ -114,4 +133,4 @@ def history(root: Path, as_json: bool, limit: int, kind: str | None, window: str
     emit(entries, as_json, table(("when (UTC)", "kind", "action", "by", "reason"), rows))
 
 
-VERBS = (retrain, promote, reject, rollback, history)
+VERBS = (retrain, advise, promote, reject, rollback, history)

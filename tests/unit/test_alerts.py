@@ -96,6 +96,10 @@ def test_gate_alerts_give_the_verdict():
     kept = kept_champion_alert(1, 2, REFUSED)
     assert "overall: accuracy -3.0 points" in kept.body
     assert "version 1 stays" in kept.body
+    assert "another backbone may help" in kept.body
+    advised = kept_champion_alert(1, 2, REFUSED, advice="more labels of Boot would help").body
+    assert "look at the failed checks; what would help: more labels of Boot would help" in advised
+    assert "may help" not in advised
 
 
 def test_other_alerts_say_what_to_do():

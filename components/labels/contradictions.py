@@ -73,8 +73,8 @@ class Change:
 class Contradicted:
     """Old labels of one change. rows: indices into the N images. probability: (rows,) of the class they mean now.
 
-    successors: the recent labels `now` of what was called `before`, which stand in for them. features: what told them
-    apart, "none" where recent labels hold hardly any `before`. log_loss: cross-validated.
+    successors: the recent labels, of either class, of what was called `before`: what stands in for them. features: what
+    told them apart, "none" where recent labels hold hardly any `before`. log_loss: cross-validated.
     """
 
     rows: IntArray
@@ -115,14 +115,13 @@ def find_contradicted(
     recent = np.flatnonzero(called & both & examined.recent)
     old = np.flatnonzero(called & ~examined.recent & (examined.labels == change.before))
     says_now = examined.labels[recent] == change.now
-    successors = recent[says_now]
     if min(says_now.sum(), (~says_now).sum()) < FEWEST_OF_A_KIND:
         share = float(says_now.mean())
         doomed = old if share >= CONTRADICTED else old[:0]
-        return Contradicted(doomed, np.full(len(doomed), share), successors, "none", None)
+        return Contradicted(doomed, np.full(len(doomed), share), recent, "none", None)
     name, loss, probability = _best_model(features(recent), features(old), says_now, seed)
     told = probability >= CONTRADICTED
-    return Contradicted(old[told], probability[told], successors, name, loss)
+    return Contradicted(old[told], probability[told], recent, name, loss)
 
 
 def _columns(examined: Examined) -> tuple[NDArray[Any], ...]:

@@ -33,7 +33,7 @@ from components.records import Window
 STALE_FILE = "stale.parquet"
 SUCCESSORS_FILE = "successors.parquet"
 MOST_TAKEN_OVER = 4.0
-"""How many times a recent label may count that takes over the weight of the old ones it contradicts."""
+"""How many times a recent label may count that takes over the weight of old ones."""
 _SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string(), False),
@@ -51,8 +51,8 @@ logger = logging.getLogger(__name__)
 class StaleLabels:
     """Old labels that newer ones contradict. table: image_id, label, means, probability, since. changes: for people.
 
-    successors: how many times recent labels count in training that say what these now mean, by image id: together as
-    much as those they contradict, each at most MOST_TAKEN_OVER times.
+    successors: how many times recent labels of such images count in training, by image id: together as much more as
+    what they replace did, each at most MOST_TAKEN_OVER times.
     """
 
     table: pa.Table

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 import tempfile
@@ -80,7 +79,7 @@ def curve_of(root: Path, seconds: float) -> LearningCurve:
         said = f"no training ended within {2 * seconds + 60:.0f} s; raise retrain.advice_seconds"
         try:
             done = subprocess.run(
-                command, cwd=root, env=dict(os.environ), capture_output=True, text=True, check=False,
+                command, cwd=root, capture_output=True, text=True, check=False,
                 timeout=2 * seconds + 60,
             )  # fmt: skip
             said = (done.stderr.strip().splitlines() or ["no word"])[-1]

@@ -227,10 +227,15 @@ def _announce(
         evidence={**decision.evidence, **judgement_inputs(watched.counts, level)},
     )  # fmt: skip
     if decision.action == "retrain":
-        requests.open_request(
-            connection, reason=decision.reason, classes=decision.classes, window=window.name, now=now,
-            evidence={"cause": "accuracy", "rules": payload["rules"], "model_version": version},
-        )  # fmt: skip
+        about: dict[str, Any] = {
+            "reason": decision.reason,
+            "classes": decision.classes,
+            "window": window.name,
+            "evidence": {"cause": "accuracy", "rules": payload["rules"], "model_version": version},
+        }
+        number, new = requests.open_request(connection, now=now, **about)
+        if not new:
+            requests.sharpen_request(connection, number, **about)
 
 
 def _as_recorded(judgement: Judgement, payload: Mapping[str, Any]) -> tuple[tuple[ClassAccuracy, ...], Decision]:

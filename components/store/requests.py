@@ -97,6 +97,29 @@ def open_request(
     raise IntegrityError("retraining requests come and go faster than one can be opened; try again")
 
 
+def sharpen_request(
+    store: Store, request_id: int, *, reason: str, classes: Sequence[str], window: str, evidence: JsonObject
+) -> bool:
+    """Make a request that nobody has begun, and that no alarm opened, one about the `classes` that fell in `window`.
+
+    So the retraining that is coming anyway is judged by what alarmed. False where it is begun, or is about an alarm.
+    """
+    waiting = (retrain_request.c.id == request_id, retrain_request.c.state == "open")
+    other = retrain_request.c.evidence["cause"].as_string() != "accuracy"
+    with within(store) as connection:
+        before = connection.execute(select(retrain_request).where(*waiting, other).with_for_update()).one_or_none()
+        if before is None:
+            return False
+        values = {
+            "reason": clean_text(reason),
+            "classes": [clean_text(name) for name in classes],
+            "window_name": window,
+            "evidence": {**evidence, "opened_for": before.evidence.get("cause")},
+        }
+        connection.execute(update(retrain_request).where(retrain_request.c.id == request_id).values(values))
+    return True
+
+
 def claim_request(db: Database, now: datetime, lease_seconds: float, worker: str) -> RetrainRequest | None:
     """Return the request this worker may now serve, or None. One whose lease ran out is given again."""
     free = or_(retrain_request.c.state == "open", ~_LEASED.element)

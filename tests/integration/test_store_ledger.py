@@ -195,6 +195,30 @@ def expire_lease(database: Database, number: int) -> None:
         connection.execute(text(past), {"id": number})
 
 
+def test_an_alarm_sharpens_a_request_of_another_cause_until_it_is_begun(database: Database) -> None:
+    opened, _ = requests.open_request(
+        database, reason="enough labels", classes=(), window=None, now=NOW, evidence={}, cause="labels"
+    )
+    alarm = {
+        "reason": "accuracy fell", "classes": ("dog",), "window": "2026-11",
+        "evidence": {"cause": "accuracy", "rules": {"dog": ["recall"]}},
+    }  # fmt: skip
+    assert requests.open_request(database, now=NOW, **alarm) == (opened, False)
+    assert requests.sharpen_request(database, opened, **alarm)
+    current = requests.current_request(database)
+    assert (current.reason, current.classes, current.window) == ("accuracy fell", ("dog",), "2026-11")
+    assert current.evidence == {**alarm["evidence"], "opened_for": "labels"}
+    later = {**alarm, "classes": ("cat",), "window": "2026-12"}
+    assert not requests.sharpen_request(database, opened, **later)  # the first alarm's request stays about it
+    assert requests.current_request(database).classes == ("dog",)
+    requests.finish_request(database, opened, "done", "", now=NOW)
+    begun, _ = requests.open_request(
+        database, reason="monthly", classes=(), window=None, now=NOW, evidence={}, cause="schedule"
+    )
+    assert requests.claim_request(database, now=NOW, lease_seconds=60, worker="w").id == begun
+    assert not requests.sharpen_request(database, begun, **alarm)
+
+
 def test_a_claim_excludes_others_until_its_lease_ends(database: Database) -> None:
     number, _ = ask(database)
     with ThreadPoolExecutor(8) as pool:

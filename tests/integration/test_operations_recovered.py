@@ -139,7 +139,7 @@ def drifts(
         DriftFinding(name, None if undecided else 1e-9 if name in columns else 0.6, 0.3, name in columns)
         for name in ("brightness", "predicted", "width")
     ]
-    reactions.on_drift(services, window, 1, found, cause=None, now=at or closed(window))
+    reactions.on_drift(services, window, 1, found, [], now=at or closed(window))
 
 
 def test_drift_is_told_once_and_again_only_after_it_was_over(services: Services) -> None:

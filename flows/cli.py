@@ -10,6 +10,7 @@ import click
 
 from components.errors import PerennialError
 from flows.commands import backtest, data, labels, loop, models, workspaces
+from flows.interrupt import hear_interrupts
 
 VERBS = (*workspaces.VERBS, *data.VERBS, *models.VERBS, *labels.VERBS, *backtest.VERBS, *loop.VERBS)
 
@@ -46,6 +47,7 @@ def _configure_logging(verbose: bool) -> None:
 
 def main() -> None:
     """Run the command line and leave with the designed exit code; a foreseen error is one line on stderr."""
+    hear_interrupts()
     try:
         code = cli(standalone_mode=False)
     except click.ClickException as error:

@@ -155,7 +155,7 @@ def _examine(
     fallen = [classes.index(name) for name in suspected.classes if name in classes]
     training = rows.split == "train"
     learnt, recent = training & ~later, training & later
-    if not recent.any() or len(np.unique(rows.labels[learnt])) < 2:
+    if not fallen or not recent.any() or len(np.unique(rows.labels[learnt])) < 2:
         return
     old = ImageSet(rows.images[learnt], rows.labels[learnt], np.ones(int(learnt.sum()), np.float32))
     past = past_model(old, rows.images, len(classes), spec=spec, train=params.train, audit=params.audit)

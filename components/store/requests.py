@@ -114,6 +114,7 @@ def sharpen_request(
             "reason": clean_text(reason),
             "classes": [clean_text(name) for name in classes],
             "window_name": window,
+            "model_version": None,  # no longer that of a segment, of which each may have made one request only
             "evidence": {**evidence, "opened_for": before.evidence.get("cause")},
         }
         connection.execute(update(retrain_request).where(retrain_request.c.id == request_id).values(values))

@@ -212,6 +212,12 @@ def test_an_alarm_sharpens_a_request_of_another_cause_until_it_is_begun(database
     assert not requests.sharpen_request(database, opened, **later)  # the first alarm's request stays about it
     assert requests.current_request(database).classes == ("dog",)
     requests.finish_request(database, opened, "done", "", now=NOW)
+    segment = {"reason": "drift", "classes": (), "now": NOW, "evidence": {}, "cause": "drift", "model_version": 1}
+    before, _ = requests.open_request(database, window="2026-11", **segment)
+    requests.finish_request(database, before, "refused", "", now=NOW)
+    after, _ = requests.open_request(database, window="2026-12", **segment)
+    assert requests.sharpen_request(database, after, **alarm)  # though that segment has made a request before
+    requests.finish_request(database, after, "done", "", now=NOW)
     begun, _ = requests.open_request(
         database, reason="monthly", classes=(), window=None, now=NOW, evidence={}, cause="schedule"
     )

@@ -195,7 +195,9 @@ def expire_lease(database: Database, number: int) -> None:
         connection.execute(text(past), {"id": number})
 
 
-def test_an_alarm_sharpens_a_request_of_another_cause_until_it_is_begun(database: Database) -> None:
+def test_an_alarm_sharpens_a_request_of_another_cause_until_it_is_begun(
+    database: Database, model: ModelVersion
+) -> None:
     opened, _ = requests.open_request(
         database, reason="enough labels", classes=(), window=None, now=NOW, evidence={}, cause="labels"
     )
@@ -212,7 +214,8 @@ def test_an_alarm_sharpens_a_request_of_another_cause_until_it_is_begun(database
     assert not requests.sharpen_request(database, opened, **later)  # the first alarm's request stays about it
     assert requests.current_request(database).classes == ("dog",)
     requests.finish_request(database, opened, "done", "", now=NOW)
-    segment = {"reason": "drift", "classes": (), "now": NOW, "evidence": {}, "cause": "drift", "model_version": 1}
+    segment = {"reason": "drift", "classes": (), "now": NOW, "evidence": {}, "cause": "drift"}
+    segment["model_version"] = model.version
     before, _ = requests.open_request(database, window="2026-11", **segment)
     requests.finish_request(database, before, "refused", "", now=NOW)
     after, _ = requests.open_request(database, window="2026-12", **segment)

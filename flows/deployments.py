@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from components.operations.services import open_services, prefect_api_url
 from components.operations.workspace import STATE, Workspace, open_workspace
 from components.settings import Settings
+from flows.interrupt import interrupts_of_asyncio
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
@@ -52,7 +53,9 @@ def serve_all(workspace: str, *, port: int, on_ready: Callable[[Rows], None]) ->
         from prefect import serve
 
         on_ready([(name, cron or "on demand") for name, cron in schedules(opened).items()])
-        serve(*_deployments(opened), pause_on_shutdown=False)
+        deployments = _deployments(opened)
+        with interrupts_of_asyncio():
+            serve(*deployments, pause_on_shutdown=False)
 
 
 def _deployments(workspace: Workspace) -> list[RunnerDeployment]:

@@ -6,6 +6,8 @@ import gc
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -21,6 +23,19 @@ def hear_interrupts() -> None:
     if _note_collection not in gc.callbacks:
         gc.callbacks.append(_note_collection)
     signal.signal(signal.SIGINT, _interrupt)
+
+
+@contextmanager
+def interrupts_of_asyncio() -> Iterator[None]:
+    """Give Ctrl-C back to Python within: an event loop ends its tasks in order only where it finds Python's handler."""
+    if signal.getsignal(signal.SIGINT) is not _interrupt:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, _interrupt)
 
 
 def _note_collection(phase: str, _: dict[str, Any]) -> None:

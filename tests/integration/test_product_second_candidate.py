@@ -68,10 +68,9 @@ def test_a_candidate_that_fell_in_one_class_is_followed_by_another_and_no_third(
         ("kept", second.version),
         ("another", first.version),
     ]
-    (advised,) = perennial(
-        "history", "--kind", "advice", "--limit", "5", "--json", "--workspace", str(product.root)
-    ).json
-    assert (advised["actor"], advised["model_version"]) == ("retrain", second.version)
+    advice = perennial("history", "--kind", "advice", "--limit", "5", "--json", "--workspace", str(product.root)).json
+    (advised,) = [entry for entry in advice if entry["model_version"] == second.version]
+    assert advised["actor"] == "retrain"
     told = (product.state / "alerts.jsonl").read_text(encoding="utf-8").splitlines()
     (alert,) = [a for a in map(json.loads, told) if a["key"] == f"kept-champion/{second.version}"]
     assert f"what would help: {advised['reason']}" in alert["body"]

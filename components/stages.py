@@ -265,7 +265,7 @@ def _as_in_production(
 
     Unchanged, and nothing, where no mix is noted or a class of the data is not in it.
     """
-    from components.monitoring.label_shift import reweighting
+    from components.monitoring.drift.label_shift import reweighting
 
     shares = params.mix.shares
     if not shares or not set(learning.classes) <= shares.keys():

@@ -14,7 +14,7 @@ import numpy as np
 from components.data.source_item import SourceItem
 from components.data.sources import open_source
 from components.operations.labelling import take_answers
-from components.operations.readiness import due_request
+from components.operations.retraining.readiness import due_request
 from components.records import Window
 from components.simulation import annotators
 from components.simulation.scenario import Scenario

@@ -9,11 +9,11 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from components.errors import RefusedError
-from components.operations.causes import ask
-from components.operations.judging import monitor_window
 from components.operations.labelling import draw_closed_windows
-from components.operations.readiness import due_request
+from components.operations.monitoring.judging import monitor_window
 from components.operations.retention import expire
+from components.operations.retraining.causes import ask
+from components.operations.retraining.readiness import due_request
 from flows.retrain import retrain
 from flows.session import moment, opened
 

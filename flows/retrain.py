@@ -13,12 +13,12 @@ from prefect.cache_policies import NO_CACHE
 from components.data.versions import WorkspaceClone
 from components.errors import RefusedError
 from components.monitoring.retraining import Cause
-from components.operations import attempt as attempts
-from components.operations import candidates, renewal
-from components.operations.advice import advise_refused
-from components.operations.attempt import Attempt
-from components.operations.causes import require_schedule_due
 from components.operations.ingestion import exclusive_clone
+from components.operations.retraining import attempt as attempts
+from components.operations.retraining import candidates, renewal
+from components.operations.retraining.advice import advise_refused
+from components.operations.retraining.attempt import Attempt
+from components.operations.retraining.causes import require_schedule_due
 from components.stages import STAGES
 from flows.session import moment, opened
 from flows.stage_tasks import run_stage

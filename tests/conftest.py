@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from components.records import ModelVersion, ScoredChunk
     from components.store.batches import Batch
     from components.store.database import Database
-    from components.store.embedded import EmbeddedPostgres
+    from components.store.postgres.embedded import EmbeddedPostgres
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 CLASSES = ("cat", "dog", "owl")
@@ -35,7 +35,7 @@ def postgres_folder() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def postgres(postgres_folder: Path) -> Iterator[EmbeddedPostgres]:
     """The worker's server; nothing in it outlives the test run, so it need not reach the disk."""
-    from components.store.embedded import EmbeddedPostgres
+    from components.store.postgres.embedded import EmbeddedPostgres
 
     unsafe = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
     server = EmbeddedPostgres(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from components.errors import DataError
 from components.monitoring.accuracy import truth_shares
-from components.monitoring.drift import FEWEST_EXPECTED
+from components.monitoring.drift.findings import FEWEST_EXPECTED
 from components.records import StratumCounts
 
 PRIOR_ROWS = 1.0  # further predictions that show the old mix: without them a class never predicted has no answer

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.monitoring.accuracy import Estimates
-from components.monitoring.drift import chi_square, minimum_effect_p_value
+from components.monitoring.drift.findings import chi_square, minimum_effect_p_value
 from components.monitoring.rates import MOST_EFFECTIVE
 from components.monitoring.reference import Level, ReferenceLevel
 from components.params import Monitor

@@ -14,7 +14,7 @@ from components.data.decode import file_suffix
 from components.errors import ConfigurationError, RefusedError
 from components.labels.consensus import settle
 from components.labels.exchange import export_csv, export_label_studio, read_answers
-from components.operations import asking
+from components.operations.monitoring import asking
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle, first_reference, latest_closed, require_closed
 from components.records import LabelAnswer, LabelTask, StratumCounts, Window

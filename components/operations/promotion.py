@@ -9,7 +9,7 @@ from typing import Any
 from components.alerts.message import promotion_alert
 from components.errors import RefusedError
 from components.operations.alerting import open_alerts, send
-from components.operations.drift_reference import freeze_drift_reference
+from components.operations.monitoring.drift_reference import freeze_drift_reference
 from components.operations.services import Services
 from components.records import GateVerdict
 from components.store import alerts_log, champions, ledger

@@ -17,7 +17,7 @@ from components.registry.mlflow_registry import Registry
 from components.scoring.images import ImageStore
 from components.settings import Settings
 from components.store.database import Database
-from components.store.embedded import EmbeddedPostgres
+from components.store.postgres.embedded import EmbeddedPostgres
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ def quantile_edges(
 
     Read from at most 100,000 rows, those with the smallest `u`. Empty where no value is known.
     """
-    from components.monitoring import binning
+    from components.monitoring.drift import binning
 
     for column in columns:
         if column not in COLUMNS:

@@ -67,7 +67,7 @@ def backtest(
 
 def _stored(root: Path, files: tuple[Path, ...]) -> dict[str, Any]:
     from components.monitoring.rules import compared
-    from components.operations.backtesting import replay_history
+    from components.operations.monitoring.backtesting import replay_history
 
     rules = compared(_workspace(root).params, files)  # before anything is started
     with services(root) as opened:
@@ -110,7 +110,7 @@ def _workspace(root: Path) -> Workspace:
 def _quiet_window(workspace: Workspace, window: str | None) -> tuple[str, StratumCounts] | None:
     """Return the window that the simulated ones are to look like; None where no database was ever made."""
     from components.errors import RefusedError
-    from components.operations.backtesting import has_history, quiet_window
+    from components.operations.monitoring.backtesting import has_history, quiet_window
 
     if window is None and not has_history(workspace):
         return None

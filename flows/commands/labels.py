@@ -120,7 +120,7 @@ def plan_labels(
 
     The trigger itself is tried on simulated windows that look like the given one: its classes, confidences and errors.
     """
-    from components.operations.planning import plan_labels as act
+    from components.operations.monitoring.planning import plan_labels as act
 
     with services(root) as opened:
         result = act(opened, window, drop=drop / 100, power=power, trials=trials, picture=picture, now=now)
@@ -155,7 +155,7 @@ def reference() -> None:
 @verb
 def show(root: Path, as_json: bool) -> None:
     """Show the reference in force: which window set it, and each class's level."""
-    from components.operations.reference import describe_reference
+    from components.operations.monitoring.reference import describe_reference
 
     with services(root) as opened:
         result = describe_reference(opened)
@@ -169,7 +169,7 @@ def show(root: Path, as_json: bool) -> None:
 @at_option
 def reset(root: Path, as_json: bool, now: datetime, window: str, reason: str) -> None:
     """Hold the service to WINDOW's accuracy from now on. Judgements made before stay as they are."""
-    from components.operations.reference import reset_reference
+    from components.operations.monitoring.reference import reset_reference
 
     with services(root) as opened:
         result = reset_reference(opened, window, reason=reason, actor=person(), now=now)

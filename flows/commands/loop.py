@@ -56,7 +56,7 @@ def explain_drift(root: Path, as_json: bool, now: datetime, window: str | None) 
     They are compared with the images of the model's drift reference: which moved most, whether a known change of the
     look explains it, and whether there is a group that may be a new class. Nothing is decided by it.
     """
-    from components.operations.drift_explained import explain_window
+    from components.operations.monitoring.drift_explained import explain_window
 
     with services(root) as opened:
         result = explain_window(opened, window, now=now)

@@ -29,8 +29,8 @@ def retrain(root: Path, as_json: bool, now: datetime, reason: str, force: bool, 
         raise click.UsageError("--force needs --reason: an override is recorded with it")
     if force and scheduled:
         raise click.UsageError("--force overrides what --scheduled asks; give one of them")
-    from components.operations.causes import require_schedule_due
-    from components.operations.worth import ask_worth_it
+    from components.operations.retraining.causes import require_schedule_due
+    from components.operations.retraining.worth import ask_worth_it
 
     cause: Cause = "schedule" if scheduled else "manual"
     reason = reason or ("schedule" if scheduled else "on demand")
@@ -64,7 +64,7 @@ def advise(root: Path, as_json: bool, now: datetime, classes: tuple[str, ...], s
     Trains the recipe of params.yaml shortly on parts of the newest dataset version, in at most so many seconds, and
     extends the curve of its errors to twice as many images.
     """
-    from components.operations.advice import advise_now
+    from components.operations.retraining.advice import advise_now
 
     with services(root) as opened:
         limit = seconds or opened.workspace.params.retrain.advice_seconds or 300.0

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from sqlalchemy import text
 
-from components.monitoring.drift import findings
-from components.operations.drift_watch import COLUMNS
-from components.operations.judging import monitor_window
+from components.monitoring.drift.findings import findings
 from components.operations.labelling import draw_window, take_answers
+from components.operations.monitoring.drift_watch import COLUMNS
+from components.operations.monitoring.judging import monitor_window
 from components.operations.services import Services, discard_services, open_services
 from components.operations.workspace import init_workspace
 from components.params import Monitor

@@ -43,7 +43,7 @@ from components.scoring.images import ImageStore
 from components.store import predictions
 from components.store.champions import register_model
 from components.store.database import Database
-from components.store.embedded import EmbeddedPostgres
+from components.store.postgres.embedded import EmbeddedPostgres
 
 CLASSES = tuple("abcdefghij")
 NOW = datetime(2026, 10, 20, tzinfo=UTC)

@@ -261,7 +261,7 @@ def apart(product: Product) -> Iterator[Services]:
 
     from components.operations.services import open_services
     from components.settings import Settings
-    from components.store.embedded import EmbeddedPostgres
+    from components.store.postgres.embedded import EmbeddedPostgres
 
     server = EmbeddedPostgres(product.state)
     server.start()

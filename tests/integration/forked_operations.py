@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from components.operations.batches import score_source
-from components.operations.judging import monitor_window
+from components.operations.monitoring.judging import monitor_window
 from components.operations.services import Services, open_services
 from components.settings import Settings
 

@@ -15,9 +15,9 @@ from sqlalchemy import text
 from components.labels.consensus import settle
 from components.monitoring.rules import compared
 from components.monitoring.sampling import allocate
-from components.operations.backtesting import replay_history
-from components.operations.judging import monitor_window
 from components.operations.labelling import draw_window
+from components.operations.monitoring.backtesting import replay_history
+from components.operations.monitoring.judging import monitor_window
 from components.operations.services import Services
 from components.operations.workspace import Workspace
 from components.params import Labelling, Params

@@ -17,13 +17,13 @@ from components.data.git import git
 from components.errors import RefusedError
 from components.labels.consensus import settle
 from components.monitoring.rules import Rules, compared
-from components.operations.backtesting import has_history, quiet_window, replay_history
-from components.operations.judging import monitor_window
 from components.operations.labelling import draw_closed_windows
-from components.operations.readiness import due_request
+from components.operations.monitoring.backtesting import has_history, quiet_window, replay_history
+from components.operations.monitoring.judging import monitor_window
+from components.operations.retraining.readiness import due_request
+from components.operations.retraining.worth import decide
 from components.operations.services import Services
 from components.operations.workspace import Workspace
-from components.operations.worth import decide
 from components.params import Labelling, Params, Retrain
 from components.records import LabelAnswer, Window
 from components.registry.mlflow_registry import Registry
@@ -31,7 +31,7 @@ from components.scoring.images import ImageStore
 from components.settings import Settings
 from components.store import champions, labelling, ledger, predictions, requests
 from components.store.database import Database
-from components.store.embedded import EmbeddedPostgres
+from components.store.postgres.embedded import EmbeddedPostgres
 
 BEGIN = datetime(2026, 1, 1, 6, tzinfo=UTC)
 CLASSES = ("cat", "dog", "owl")
@@ -201,7 +201,7 @@ def test_other_rules_are_judged_on_the_answers_there_are(lived: Services) -> Non
 def test_the_first_answers_of_a_smaller_draw_are_those_a_real_draw_takes(lived: Services) -> None:
     """A replay at another share counts what a query over the predictions themselves, smallest u first, would draw."""
     from components.monitoring.sampling import allocate
-    from components.operations.backtesting import _segments
+    from components.operations.monitoring.backtesting import _segments
     from components.store import replay
 
     stored = replay.drawn_segments(lived.database)[3:4]

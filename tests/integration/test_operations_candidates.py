@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from components.operations.attempt import Attempt
-from components.operations.renewal import another_candidate
+from components.operations.retraining.attempt import Attempt
+from components.operations.retraining.renewal import another_candidate
 from components.params import Params
 from components.store import ledger
 from components.store.database import Database

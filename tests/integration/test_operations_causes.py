@@ -16,9 +16,9 @@ from components.data.git import git
 from components.errors import RefusedError
 from components.labels.consensus import settle
 from components.monitoring.causes import ask_again
-from components.operations import attempt as attempts
-from components.operations.causes import act_on, ask, require_schedule_due, standing
-from components.operations.readiness import due_request
+from components.operations.retraining import attempt as attempts
+from components.operations.retraining.causes import act_on, ask, require_schedule_due, standing
+from components.operations.retraining.readiness import due_request
 from components.operations.services import Services
 from components.operations.workspace import Workspace
 from components.params import Params, Retrain

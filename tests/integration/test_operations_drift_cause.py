@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from components.labels.consensus import settle
-from components.operations.class_mix import production_mix
-from components.operations.judging import monitor_window
 from components.operations.labelling import draw_window
+from components.operations.monitoring.judging import monitor_window
+from components.operations.retraining.class_mix import production_mix
 from components.operations.services import Services
 from components.operations.workspace import Workspace
 from components.params import Params

@@ -25,8 +25,8 @@ from components.errors import RefusedError
 from components.model.artifact import ONNX_FILE, ModelSpec, file_sha256, read_spec, write_spec
 from components.model.preprocess import PreprocessSpec
 from components.operations.batches import score_items
-from components.operations.drift_explained import drift_page, explain_drift, explain_window
-from components.operations.judging import monitor_window
+from components.operations.monitoring.drift_explained import drift_page, explain_drift, explain_window
+from components.operations.monitoring.judging import monitor_window
 from components.operations.retention import expire
 from components.operations.services import Services
 from components.operations.workspace import Workspace

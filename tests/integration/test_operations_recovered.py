@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from components.operations import reactions
 from components.operations.alerting import send
+from components.operations.monitoring import reactions
 from components.operations.services import Services
 from components.operations.workspace import Workspace
 from components.params import Params

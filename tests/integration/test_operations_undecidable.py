@@ -17,15 +17,15 @@ from components.errors import ConfigurationError, DataError, RefusedError
 from components.labels.consensus import settle
 from components.monitoring.accuracy import estimate
 from components.monitoring.policy import reference_from
-from components.operations.drift_watch import set_reference_from_window, watch_drift
-from components.operations.judging import monitor_window
 from components.operations.labelling import draw_window
-from components.operations.planning import plan_labels
-from components.operations.reference import describe_reference, reset_reference
+from components.operations.monitoring.drift_watch import set_reference_from_window, watch_drift
+from components.operations.monitoring.judging import monitor_window
+from components.operations.monitoring.planning import plan_labels
+from components.operations.monitoring.reference import describe_reference, reset_reference
+from components.operations.retraining.worth import decide
 from components.operations.services import Services
 from components.operations.windows import latest_closed
 from components.operations.workspace import Workspace
-from components.operations.worth import decide
 from components.params import Params
 from components.records import IMAGE_STATISTICS, LabelAnswer, ModelVersion, ScoredChunk, StratumCounts, Window
 from components.registry.mlflow_registry import Registry

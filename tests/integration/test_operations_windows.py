@@ -17,9 +17,9 @@ from components.alerts.message import accuracy_alert
 from components.errors import RefusedError
 from components.labels.consensus import settle
 from components.operations.alerting import open_alerts, send
-from components.operations.judging import monitor_window
 from components.operations.labelling import draw_closed_windows, draw_window
-from components.operations.reactions import follow_up
+from components.operations.monitoring.judging import monitor_window
+from components.operations.monitoring.reactions import follow_up
 from components.operations.services import Services
 from components.operations.workspace import Workspace
 from components.params import Labelling, Monitor, Params

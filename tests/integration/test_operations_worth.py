@@ -15,9 +15,9 @@ import pytest
 from components.data.git import git
 from components.labels.consensus import settle
 from components.monitoring.retraining import Cause, Outcome
+from components.operations.retraining.worth import decide
 from components.operations.services import Services
 from components.operations.workspace import Workspace
-from components.operations.worth import decide
 from components.params import Params, Retrain
 from components.records import Decision, LabelAnswer, LabelTask, ModelVersion, Window
 from components.registry.mlflow_registry import Registry

@@ -40,8 +40,8 @@ def test_two_monitors_at_the_same_moment_judge_once_and_make_one_retrain_request
     product: Any, apart: Any, forked: Any, digits: list[Any], score_month: Callable[..., None]
 ) -> None:
     from components.monitoring.evidence import judge_again
-    from components.operations.judging import monitor_window
     from components.operations.labelling import draw_window
+    from components.operations.monitoring.judging import monitor_window
 
     truth = {item.name: item.label for item in digits}
     score_month(apart, "january", datetime(2020, 1, 15, tzinfo=UTC))
@@ -85,7 +85,7 @@ def test_two_monitors_at_the_same_moment_judge_once_and_make_one_retrain_request
 
 def postmasters(product: Any) -> list[int]:
     """Return the process ids of every server that runs on the workspace's data."""
-    from components.store.postgres_home import recorded_home
+    from components.store.postgres.home import recorded_home
 
     data = recorded_home(product.state).data.resolve()
     found = []

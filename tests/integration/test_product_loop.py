@@ -132,7 +132,7 @@ def test_retraining_on_nothing_new_is_refused_at_once_with_a_reason_on_record(
     assert [line for line in lines if not line.startswith("import time:")] == [
         "perennial: not retrained: nothing new since the last training: no settled label, no new image"
     ]
-    assert "components.operations.worth" in imported
+    assert "components.operations.retraining.worth" in imported
     assert not imported & {"prefect", "mlflow", "torch", "dvc"}
 
     newest = perennial("history", "--limit", "1", "--json", *here).json[0]

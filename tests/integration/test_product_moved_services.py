@@ -38,7 +38,7 @@ class Elsewhere:
 def elsewhere(
     product: Any, postgres_folder: Path, git: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Elsewhere]:
-    from components.store.embedded import EmbeddedPostgres
+    from components.store.postgres.embedded import EmbeddedPostgres
 
     folder = tmp_path_factory.mktemp("elsewhere")
     here = EmbeddedPostgres(product.state)
@@ -58,7 +58,7 @@ def elsewhere(
 
 
 def move_database(source: Path, target: Path, name: str) -> None:
-    from components.store.postgres_home import recorded_home
+    from components.store.postgres.home import recorded_home
 
     old, new = recorded_home(source), recorded_home(target)
     assert old is not None and new is not None

@@ -123,7 +123,7 @@ def test_a_killed_retraining_goes_on_when_next_one_is_asked_for(
 
 
 def test_a_claim_is_renewed_while_its_process_lives(apart: Any, today: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from components.operations import attempt as attempts
+    from components.operations.retraining import attempt as attempts
     from components.store import requests
 
     monkeypatch.setattr(attempts, "RENEW_SECONDS", 0.02)
@@ -137,8 +137,8 @@ def test_a_claim_is_renewed_while_its_process_lives(apart: Any, today: Any, monk
 
 def test_whoever_was_taken_over_promotes_nothing_and_ends_nothing(apart: Any, today: Any) -> None:
     from components.errors import ConflictError
-    from components.operations import attempt as attempts
-    from components.operations.renewal import settle
+    from components.operations.retraining import attempt as attempts
+    from components.operations.retraining.renewal import settle
     from components.store import champions, requests
 
     before = champions.champion(apart.database)
@@ -157,7 +157,7 @@ def test_whoever_was_taken_over_promotes_nothing_and_ends_nothing(apart: Any, to
 
 def test_a_request_whose_process_dies_three_times_is_given_up_with_an_alert(apart: Any, today: Any) -> None:
     from components.errors import RefusedError
-    from components.operations import attempt as attempts
+    from components.operations.retraining import attempt as attempts
     from components.store import requests
 
     for number in (1, 2, 3):

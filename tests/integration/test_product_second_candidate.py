@@ -18,7 +18,7 @@ import json, sys
 from pathlib import Path
 from flows.commands.options import prepare_flows
 workspace = prepare_flows(Path(sys.argv[1]))
-from components.operations import candidates
+from components.operations.retraining import candidates
 from flows.retrain import retrain
 judge = candidates.judge
 def refuse(*arguments):

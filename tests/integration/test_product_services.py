@@ -82,7 +82,7 @@ def running(start: Callable[..., subprocess.Popen[str]], log: Path, *command: st
 def test_up_runs_the_services_that_other_commands_use_and_stops_them(
     product: Any, perennial: Callable[..., Any], start_perennial: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    from components.store.embedded import EmbeddedPostgres
+    from components.store.postgres.embedded import EmbeddedPostgres
 
     here = ("--workspace", str(product.root), "--json")
     api, log = f"http://127.0.0.1:{(port := free_port())}/api", tmp_path / "log"

@@ -38,8 +38,8 @@ def judged(services: Services, truth: dict[str, str], now: datetime = CLOSED) ->
     """Draw the month, have it answered by `truth`, and return what the monitor finds."""
     from functools import partial
 
-    from components.operations.judging import monitor_window
     from components.operations.labelling import draw_window
+    from components.operations.monitoring.judging import monitor_window
 
     draw_window(services, MONTH, now=now)
     tasks = [t for t in labelling.tasks(services.database, "accuracy", limit=None) if t.window == MONTH]

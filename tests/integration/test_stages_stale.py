@@ -20,7 +20,7 @@ from components.data.manifest import Manifest
 from components.data.png import encode_png
 from components.data.source_item import SourceItem
 from components.labels.stale import read_stale, read_successors
-from components.operations.comparison import held_out
+from components.operations.retraining.comparison import held_out
 from components.params import Params, SuspectedChange, parse_strictly
 from components.stages import STAGES
 

@@ -19,7 +19,7 @@ from sqlalchemy import text
 from components import store
 from components.errors import BusyError, ConfigurationError, ServiceError
 from components.store.database import MIGRATIONS, SCHEMA_REVISION, Database, within
-from components.store.embedded import EmbeddedPostgres
+from components.store.postgres.embedded import EmbeddedPostgres
 from components.store.predictions import Batch
 from components.store.tables import METADATA
 

@@ -23,7 +23,7 @@ from components.records import ModelVersion, ScoredChunk
 from components.store import postgres_home, postgres_programs, predictions
 from components.store.champions import register_model
 from components.store.database import Database
-from components.store.embedded import EmbeddedPostgres
+from components.store.postgres.embedded import EmbeddedPostgres
 
 FAST = {"fsync": "off", "shared_buffers": "16MB"}
 ROOT = Path(__file__).parents[2]
@@ -91,7 +91,7 @@ def kill_when(enough: threading.Event, folder: Path) -> threading.Thread:
 def start_in_child(folder: Path) -> subprocess.Popen[str]:
     program = (
         "import sys, pathlib\n"
-        "from components.store.embedded import EmbeddedPostgres\n"
+        "from components.store.postgres.embedded import EmbeddedPostgres\n"
         "folder = pathlib.Path(sys.argv[1])\n"
         "server = EmbeddedPostgres(folder / 'workspace' / '.perennial', settings={'fsync': 'off'},"
         " system_folder=folder / 'system', wait_seconds=120)\n"
@@ -343,8 +343,8 @@ def test_an_ordinary_user_keeps_everything_inside_the_workspace(folder: Path) ->
     program = (
         "import os, sys, pathlib, json\n"
         "import psycopg2, sqlalchemy.dialects.postgresql.psycopg2, encodings.idna, concurrent.futures\n"
-        "from components.store.embedded import EmbeddedPostgres\n"
-        "from components.store.postgres_programs import installed_binaries\n"
+        "from components.store.postgres.embedded import EmbeddedPostgres\n"
+        "from components.store.postgres.programs import installed_binaries\n"
         "from components.store.database import Database\n"
         "installed_binaries()\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.monitoring.label_shift import confusion_mix, em_mix, reweighting
-from components.monitoring.prediction_drift import DriftCause, explain_prediction_drift
+from components.monitoring.drift.label_shift import confusion_mix, em_mix, reweighting
+from components.monitoring.drift.predictions import DriftCause, explain_prediction_drift
 from components.params import Monitor
 from components.records import StratumCounts
 

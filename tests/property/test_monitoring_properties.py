@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from components.monitoring.accuracy import MOST_UNANSWERED, estimate
 from components.monitoring.annotator_error import AnnotatorError, corrected
 from components.monitoring.change import change_since
-from components.monitoring.drift import minimum_effect_test
+from components.monitoring.drift.findings import minimum_effect_test
 from components.monitoring.error_rates import corrected_error_rates, error_rates
 from components.monitoring.policy import ReferenceLevel, judge, reference_from
 from components.monitoring.pooling import pool

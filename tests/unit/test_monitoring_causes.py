@@ -10,7 +10,7 @@ import pytest
 
 from components.errors import ConfigurationError, DataError
 from components.monitoring.causes import Standing, ask_again, ask_causes, schedule_missed
-from components.operations.causes import latest_time
+from components.operations.retraining.causes import latest_time
 from components.params import Retrain, Schedule, parse_strictly
 
 NOW = datetime(2026, 11, 10, 6, tzinfo=UTC)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from components.monitoring.binning import bin_counts, edges_from_quantiles, quantile_edges
-from components.monitoring.drift import benjamini_hochberg, findings, minimum_effect_test, undecided
+from components.monitoring.drift.binning import bin_counts, edges_from_quantiles, quantile_edges
+from components.monitoring.drift.findings import benjamini_hochberg, findings, minimum_effect_test, undecided
 from components.params import Monitor
 
 RULES = Monitor()

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from components.monitoring import embedding_drift as module
-from components.monitoring.embedding_drift import common_points, domain_test, moved_groups, nearest_reference
+from components.monitoring.drift import embeddings as module
+from components.monitoring.drift.embeddings import common_points, domain_test, moved_groups, nearest_reference
 
 
 def samples(seed, rows=(150, 110), dimensions=12, shift=0.0, moved=1.0):

@@ -33,7 +33,7 @@ from monitoring_worlds import (
 )
 
 from components.monitoring.accuracy import estimate
-from components.monitoring.drift import minimum_effect_test
+from components.monitoring.drift.findings import minimum_effect_test
 from components.monitoring.policy import ReferenceLevel, reference_from
 from components.params import Monitor
 from components.records import CONFIDENCE_BINS

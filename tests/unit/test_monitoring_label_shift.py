@@ -10,9 +10,9 @@ from scipy import optimize
 
 from components.errors import DataError
 from components.monitoring import confusion as confusion_module
-from components.monitoring import label_shift
 from components.monitoring.confusion import PRIOR_ROWS, Confusion, shift_factors
-from components.monitoring.label_shift import confusion_mix, em_mix, reweighting
+from components.monitoring.drift import label_shift
+from components.monitoring.drift.label_shift import confusion_mix, em_mix, reweighting
 
 PRIOR = np.array([0.5, 0.2, 0.2, 0.1])
 

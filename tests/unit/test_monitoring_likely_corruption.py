@@ -9,8 +9,8 @@ from sklearn.datasets import load_digits
 
 from components.data.appearance import APPEARANCE, apply
 from components.model.image_statistics import Glance, image_statistics
-from components.monitoring.embedding_drift import DomainTest
-from components.monitoring.likely_corruption import (
+from components.monitoring.drift.embeddings import DomainTest
+from components.monitoring.drift.likely_corruption import (
     Fitted,
     LikelyCorruption,
     likely_corruption,

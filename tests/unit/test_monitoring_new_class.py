@@ -10,8 +10,8 @@ from sklearn.datasets import load_digits
 from sklearn.neural_network import MLPClassifier
 
 from components.data.appearance import apply
-from components.monitoring.embedding_drift import common_points
-from components.monitoring.new_class import new_classes
+from components.monitoring.drift.embeddings import common_points
+from components.monitoring.drift.new_class import new_classes
 
 DATA = load_digits()
 PIXELS = np.rint(DATA.images * (255 / 16)).astype(np.uint8)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from components.errors import DataError, ServiceError
-from components.monitoring.page import write_page, write_page_apart
+from components.monitoring.drift.evidently_page import write_page, write_page_apart
 
 EVIL = "</script><script>alert(1)</script>"
 

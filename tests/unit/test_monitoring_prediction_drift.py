@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from components.errors import DataError
-from components.monitoring import prediction_drift
 from components.monitoring.confusion import comparable_cells
-from components.monitoring.prediction_drift import DriftCause, explain_prediction_drift
+from components.monitoring.drift import predictions as prediction_drift
+from components.monitoring.drift.predictions import DriftCause, explain_prediction_drift
 from components.monitoring.sampling import allocate
 from components.params import Monitor
 from components.records import CONFIDENCE_BINS, CONFIDENCE_EDGES, StratumCounts

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from components.errors import ConfigurationError, DataError
 from components.monitoring.accuracy import estimate
-from components.monitoring.binning import bin_counts, quantile_edges
-from components.monitoring.drift import findings
+from components.monitoring.drift.binning import bin_counts, quantile_edges
+from components.monitoring.drift.findings import findings
 from components.monitoring.planner import plan
 from components.monitoring.policy import Judgement, ReferenceLevel, judge, reference_from
 from components.monitoring.reference import significantly_better

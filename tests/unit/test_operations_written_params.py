@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from components.operations.attempt import Attempt
-from components.operations.written_params import note_change, note_mix, set_restart
+from components.operations.retraining.attempt import Attempt
+from components.operations.retraining.written_params import note_change, note_mix, set_restart
 from components.params import Mix, SuspectedChange, load_params
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "params.yaml"

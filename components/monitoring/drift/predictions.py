@@ -28,8 +28,8 @@ from scipy import optimize, stats
 from components.errors import DataError
 from components.monitoring.accuracy import check_counts
 from components.monitoring.confusion import Cells, MixEstimate, comparable_cells, mix_of, over, shift_factors
-from components.monitoring.drift import DriftTest, minimum_effect_p_value, minimum_effect_test
-from components.monitoring.label_shift import em_mix
+from components.monitoring.drift.findings import DriftTest, minimum_effect_p_value, minimum_effect_test
+from components.monitoring.drift.label_shift import em_mix
 from components.monitoring.mix import NAMED_AT_MOST, MixChange
 from components.params import Monitor
 from components.records import StratumCounts

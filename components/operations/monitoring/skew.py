@@ -28,7 +28,7 @@ from components.monitoring.skew import (
     without_replay,
 )
 from components.operations.alerting import send_once
-from components.operations.reactions import report_links
+from components.operations.monitoring.reactions import report_links
 from components.operations.services import Services
 from components.params import load_params
 from components.records import ModelVersion, Window

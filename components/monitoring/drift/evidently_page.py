@@ -50,7 +50,15 @@ def write_page_apart(
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         rows = Path(folder) / "rows.npz"
         np.savez(rows, allow_pickle=False, **columns)
-        command = [sys.executable, "-m", "components.monitoring.page", str(rows), str(path), title, str(report_rows)]
+        command = [
+            sys.executable,
+            "-m",
+            "components.monitoring.drift.evidently_page",
+            str(rows),
+            str(path),
+            title,
+            str(report_rows),
+        ]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DRAWING_SECONDS)
         except subprocess.TimeoutExpired as error:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.data.appearance import APPEARANCE, apply
-from components.monitoring.embedding_drift import DomainTest
+from components.monitoring.drift.embeddings import DomainTest
 
 FloatArray = NDArray[np.float64]
 UInt8Array = NDArray[np.uint8]

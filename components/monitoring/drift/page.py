@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from components.data.files import publish, unpublished
-from components.monitoring.drift_story import Explanation, headline, listed, sentences
-from components.monitoring.likely_corruption import strength_in_words
+from components.monitoring.drift.likely_corruption import strength_in_words
+from components.monitoring.drift.story import Explanation, headline, listed, sentences
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def write_drift_page(found: Explanation, album: Album, path: Path) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("components.monitoring", "templates"),
+        loader=PackageLoader("components.monitoring.drift", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

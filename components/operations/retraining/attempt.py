@@ -18,8 +18,8 @@ from components.alerts.message import failure_alert, recovered_alert
 from components.errors import ConflictError, PerennialError, RefusedError, ServiceError
 from components.monitoring.retraining import Cause
 from components.operations.alerting import open_alerts, recover, send
+from components.operations.retraining.worth import MOST_ATTEMPTS, ask_worth_it
 from components.operations.services import Services
-from components.operations.worth import MOST_ATTEMPTS, ask_worth_it
 from components.store import ledger, requests
 
 LEASE_SECONDS = 60.0

@@ -12,12 +12,12 @@ from components.monitoring.annotator_error import AnnotatorError, Corrected, ann
 from components.monitoring.error_rates import ErrorRates, corrected_error_rates, error_rates
 from components.monitoring.evidence import judgement_inputs
 from components.monitoring.policy import Judgement, ReferenceLevel, Stage, judge
-from components.operations import reactions, reference
-from components.operations.drift_explained import explain_if_possible
-from components.operations.drift_watch import explain_change, watch_drift
-from components.operations.neighbours import look_at_neighbours, tell_of_falls
+from components.operations.monitoring import reactions, reference
+from components.operations.monitoring.drift_explained import explain_if_possible
+from components.operations.monitoring.drift_watch import explain_change, watch_drift
+from components.operations.monitoring.neighbours import look_at_neighbours, tell_of_falls
+from components.operations.monitoring.skew import look_for_skew
 from components.operations.services import Services
-from components.operations.skew import look_for_skew
 from components.operations.windows import closing_obstacle, latest_closed, undrawn_reason, waits_for_reference
 from components.params import Monitor
 from components.records import ClassAccuracy, ClassState, Decision, StratumCounts, Window, require_utc

@@ -17,7 +17,7 @@ import psycopg2
 from psycopg2 import sql
 
 from components.errors import ServiceError
-from components.store.postgres_home import (
+from components.store.postgres.home import (
     PORT,
     RECORD,
     SYSTEM_FOLDER,
@@ -27,7 +27,7 @@ from components.store.postgres_home import (
     settle_home,
     write_atomically,
 )
-from components.store.postgres_programs import file_lock
+from components.store.postgres.programs import file_lock
 
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import ConfigurationError, ServiceError
-from components.store.postgres_programs import ensure_system_folder, file_lock, reachable_binaries, run_as
+from components.store.postgres.programs import ensure_system_folder, file_lock, reachable_binaries, run_as
 
 ACCOUNT = "perennial"
 SYSTEM_FOLDER = Path("/var/lib/perennial")

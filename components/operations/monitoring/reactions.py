@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from components.alerts.message import accuracy_alert, drift_alert, recovered_alert, well_again_alert
-from components.operations import asking
 from components.operations.alerting import latest_of, open_alerts, page_address, recover, send, send_once
-from components.operations.drift_explained import drift_page
+from components.operations.monitoring import asking
+from components.operations.monitoring.drift_explained import drift_page
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle
 from components.records import ClassAccuracy, ClassState, Decision, DriftFinding, Window

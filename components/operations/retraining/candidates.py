@@ -15,10 +15,10 @@ from components.model.artifact import read_spec
 from components.model.calibration import expected_calibration_error
 from components.model.predictor import Predictor
 from components.monitoring.skew import OfflineRecall
-from components.operations.attempt import Attempt
-from components.operations.comparison import clone_reader, held_out, in_class_list, probabilities
 from components.operations.models import load_predictor
-from components.operations.renewal import stage_metrics
+from components.operations.retraining.attempt import Attempt
+from components.operations.retraining.comparison import clone_reader, held_out, in_class_list, probabilities
+from components.operations.retraining.renewal import stage_metrics
 from components.operations.services import Services
 from components.params import load_params
 from components.records import ModelVersion

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.monitoring.embedding_drift import FloatArray, IntArray, Points, most_typical
+from components.monitoring.drift.embeddings import FloatArray, IntArray, Points, most_typical
 
 FEWEST_ROWS = 200  # of each side; below, a group worth telling of has too few members
 NEIGHBOURS = 30

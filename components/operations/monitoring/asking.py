@@ -13,7 +13,7 @@ from components.monitoring.accuracy import estimate
 from components.monitoring.asking import Judged, NextDraw, OpenQuestions, latest, left_open, newly_drifted, next_draw
 from components.monitoring.evidence import counts_of, judge_again
 from components.monitoring.sampling import budget
-from components.operations.drift_watch import drift_findings
+from components.operations.monitoring.drift_watch import drift_findings
 from components.operations.services import Services
 from components.params import Labelling, Monitor
 from components.records import StratumCounts, Window, require_utc

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from components.errors import IntegrityError
 from components.model.preprocess import prepare
-from components.monitoring.binning import bin_counts, quantile_edges
-from components.monitoring.drift import FEWEST_ROWS
-from components.operations.drift_watch import COLUMNS
+from components.monitoring.drift.binning import bin_counts, quantile_edges
+from components.monitoring.drift.findings import FEWEST_ROWS
 from components.operations.models import load_predictor
+from components.operations.monitoring.drift_watch import COLUMNS
 from components.operations.services import Services
 from components.operations.windows import latest_closed
 from components.records import IMAGE_STATISTICS, ModelVersion

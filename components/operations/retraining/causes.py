@@ -12,9 +12,9 @@ from components.data.versions import latest_dataset
 from components.errors import RefusedError
 from components.monitoring.causes import Standing, ask_causes, schedule_missed
 from components.operations.alerting import open_alerts, recover, send
+from components.operations.retraining.worth import facts
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle, latest_closed
-from components.operations.worth import facts
 from components.records import Decision, require_utc
 from components.store import champions, ledger, monitoring, requests
 

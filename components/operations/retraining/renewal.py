@@ -18,12 +18,12 @@ from components.data.versions import WorkspaceClone, latest_dataset
 from components.errors import RefusedError
 from components.evaluation.gate import EVERY_CLASS
 from components.operations.alerting import recover, send
-from components.operations.attempt import REQUEST_TAG, RETRAINING, Attempt, require_claim
-from components.operations.class_mix import production_mix
 from components.operations.ingestion import code_lock_sources, dataset_paths
 from components.operations.promotion import promote
+from components.operations.retraining.attempt import REQUEST_TAG, RETRAINING, Attempt, require_claim
+from components.operations.retraining.class_mix import production_mix
+from components.operations.retraining.written_params import note_change, note_mix, set_restart
 from components.operations.services import Services
-from components.operations.written_params import note_change, note_mix, set_restart
 from components.params import Params, load_params
 from components.records import GateVerdict
 from components.store import champions, labelling, ledger, requests

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from components.errors import ServiceError
 from components.monitoring.accuracy import estimate
-from components.monitoring.drift import FEWEST_ROWS, findings, undecided
-from components.monitoring.prediction_drift import DriftExplanation, explain_prediction_drift, explain_without_labels
+from components.monitoring.drift.findings import FEWEST_ROWS, findings, undecided
+from components.monitoring.drift.predictions import DriftExplanation, explain_prediction_drift, explain_without_labels
 from components.monitoring.reference import reference_obstacle
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle
@@ -120,7 +120,7 @@ def draw_page(services: Services, window: Window, version: int, reference_window
     target = services.workspace.reports / f"{window.name}-v{version}.html"
     if target.is_file():
         return
-    from components.monitoring.page import write_page_apart
+    from components.monitoring.drift.evidently_page import write_page_apart
 
     rows = services.workspace.params.monitor.report_rows
     reference = monitoring.sample_rows(services.database, Window.parse(reference_window), None, rows)

@@ -20,7 +20,7 @@ from components.operations.services import Services
 from components.operations.workspace import Workspace
 from components.records import StratumCounts, Window
 from components.store import labelling, monitoring, replay
-from components.store.embedded import EmbeddedPostgres
+from components.store.postgres.embedded import EmbeddedPostgres
 from components.store.replay import Begun, DrawnSegment, Sample
 
 LIMITS = (

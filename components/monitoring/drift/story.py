@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.monitoring.embedding_drift import DomainTest
-from components.monitoring.likely_corruption import LikelyCorruption, strength_in_words
+from components.monitoring.drift.embeddings import DomainTest
+from components.monitoring.drift.likely_corruption import LikelyCorruption, strength_in_words
 
 NAMED_AT_MOST = 3
 SMALLEST_TOLD = 0.03  # of the answers, by which a class's share moved

@@ -12,7 +12,7 @@ from components.monitoring.annotator_error import AnnotatorError, corrected
 from components.monitoring.change import Change, change_since
 from components.monitoring.pooling import is_answered, pool
 from components.operations.alerting import send_once
-from components.operations.reactions import report_links
+from components.operations.monitoring.reactions import report_links
 from components.operations.services import Services
 from components.records import Decision, Interval, StratumCounts, Window
 from components.store import labelling, monitoring

@@ -16,8 +16,8 @@ from typing import Any
 from components.data.versions import dvc, past_checkout
 from components.errors import PerennialError, RefusedError, ServiceError
 from components.evaluation.advice import Advice, LearningCurve, advise
-from components.operations.attempt import Attempt
 from components.operations.ingestion import current_dataset, dataset_paths
+from components.operations.retraining.attempt import Attempt
 from components.operations.services import Services
 from components.params import load_params
 from components.store import ledger

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from components.data.appearance import apply
 from components.data.files import publish, unpublished
 from components.errors import PerennialError, RefusedError
-from components.monitoring import drift_story as story
-from components.monitoring.drift_page import Album, Pair, Picture, write_drift_page
-from components.monitoring.embedding_drift import Points, common_points, domain_test, moved_groups, nearest_reference
-from components.monitoring.likely_corruption import (
+from components.monitoring.drift import story
+from components.monitoring.drift.embeddings import Points, common_points, domain_test, moved_groups, nearest_reference
+from components.monitoring.drift.likely_corruption import (
     MOST_REFERENCE,
     MOST_WINDOW,
     Fitted,
@@ -29,9 +28,10 @@ from components.monitoring.likely_corruption import (
     likely_corruption,
     refuted,
 )
-from components.monitoring.new_class import NewClasses, new_classes
-from components.operations.drift_images import LOOKED_AT, Change, Looked, Pictures
+from components.monitoring.drift.new_class import NewClasses, new_classes
+from components.monitoring.drift.page import Album, Pair, Picture, write_drift_page
 from components.operations.models import load_predictor
+from components.operations.monitoring.drift_images import LOOKED_AT, Change, Looked, Pictures
 from components.operations.services import Services
 from components.operations.windows import latest_closed
 from components.records import Window, require_utc

@@ -1,0 +1,1 @@
+"""PostgreSQL of our own, embedded in the workspace: its programs, its folder, its life."""

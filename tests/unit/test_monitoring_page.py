@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import psutil
 import pytest
 
 from components.errors import DataError, ServiceError
@@ -62,9 +63,9 @@ def test_a_window_in_which_nothing_varies_has_no_page(tmp_path):
 
 def test_a_process_of_its_own_draws_the_same_page(tmp_path):
     rng = np.random.default_rng(0)
-    sides = {"reference": side(rng, ["Bag", EVIL]), "window": side(rng, ["Bag", EVIL, "Boot"], 500)}
+    sides = side(rng, ["Bag", EVIL]), side(rng, ["Bag", EVIL, "Boot"], 500)
     path = tmp_path / "month" / "2026-10.html"
-    assert write_page_apart(path, **sides, title="Window <2026-10>", report_rows=400) == path
+    assert write_page_apart(path, lambda: sides, title="Window <2026-10>", report_rows=400) == path
     text = path.read_text(encoding="utf-8")
     assert "300 of the reference, 400 of the window" in text
     assert "constant or empty: width, saturation" in text
@@ -75,5 +76,13 @@ def test_a_process_of_its_own_draws_the_same_page(tmp_path):
 def test_what_that_process_says_of_its_failure_is_passed_on(tmp_path):
     constant = {"predicted": ["Bag"] * 10, "width": [28] * 10}
     with pytest.raises(ServiceError, match=r"x\.html could not be drawn: .*no column of"):
-        write_page_apart(tmp_path / "x.html", reference=constant, window=constant, title="quiet", report_rows=100)
+        write_page_apart(tmp_path / "x.html", lambda: (constant, constant), title="quiet", report_rows=100)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_rows_nothing_is_drawn_and_no_process_stays(tmp_path):
+    assert write_page_apart(tmp_path / "x.html", lambda: None, title="quiet", report_rows=100) is None
+    with pytest.raises(ZeroDivisionError):
+        write_page_apart(tmp_path / "x.html", lambda: 1 / 0, title="quiet", report_rows=100)
+    assert list(tmp_path.iterdir()) == []
+    assert psutil.Process().children() == []

@@ -7,13 +7,14 @@ months, so the page says where the decision is.
 from __future__ import annotations
 
 import html
+import io
 import math
 import os
 import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,50 +26,48 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DRAWING_SECONDS = 600.0
+SIDES = ("reference", "window")
+Sides = tuple[Mapping[str, Sequence[Any] | np.ndarray], Mapping[str, Sequence[Any] | np.ndarray]]
 # Evidently writes values into a script block as they are: a class named </script> would end it.
 HARMLESS = str.maketrans({"<": "‹", ">": "›", "&": "＆", "\\": "＼", '"': "”", "'": "’", "`": "’"})
 
 
-def write_page_apart(
-    path: Path,
-    *,
-    reference: Mapping[str, Sequence[Any] | np.ndarray],
-    window: Mapping[str, Sequence[Any] | np.ndarray],
-    title: str,
-    report_rows: int,
-) -> Path:
+def write_page_apart(path: Path, rows: Callable[[], Sides | None], *, title: str, report_rows: int) -> Path | None:
     """Write the page as `write_page` does, in a process of its own: Evidently's memory is given back with it.
 
-    Raises ServiceError with what that process said last, where it fails.
+    rows: gives reference and window, or None where there is nothing to draw; called while that process imports
+    Evidently, which takes longer than drawing. Returns None if nothing was drawn. Raises ServiceError with what the
+    process said last, where it fails.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = {
-        f"{side} {name}": np.asarray(values)
-        for side, of_side in (("reference", reference), ("window", window))
-        for name, values in of_side.items()
-    }
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        rows = Path(folder) / "rows.npz"
-        np.savez(rows, allow_pickle=False, **columns)
-        command = [
-            sys.executable,
-            "-m",
-            "components.monitoring.drift.evidently_page",
-            str(rows),
-            str(path),
-            title,
-            str(report_rows),
-        ]
+    command = [sys.executable, "-m", __spec__.name, str(path), title, str(report_rows)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as drawing:
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DRAWING_SECONDS)
+            sides = rows()
+            if sides is None:
+                return None
+            said = drawing.communicate(_packed(sides), timeout=DRAWING_SECONDS)[1].decode("utf-8", "replace")
         except subprocess.TimeoutExpired as error:
             raise ServiceError(
                 f"{path.name} was not drawn within {DRAWING_SECONDS:.0f} s; lower report_rows"
             ) from error
-    if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
-        raise ServiceError(f"{path.name} could not be drawn: {said[:500]}")
+        finally:
+            if drawing.poll() is None:
+                drawing.kill()
+    if drawing.returncode != 0:
+        last = (said.strip().splitlines() or ["no word"])[-1]
+        raise ServiceError(f"{path.name} could not be drawn: {last[:500]}")
     return path
+
+
+def _packed(sides: Sides) -> bytes:
+    columns = {
+        f"{side} {name}": np.asarray(values)
+        for side, of_side in zip(SIDES, sides, strict=True)
+        for name, values in of_side.items()
+    }
+    packed = io.BytesIO()
+    np.savez(packed, allow_pickle=False, **columns)
+    return packed.getvalue()
 
 
 def write_page(
@@ -151,33 +150,37 @@ def _frame(side: dict[str, np.ndarray], usable: Sequence[str]) -> pd.DataFrame:
 
 def _evidently_html(before: pd.DataFrame, now: pd.DataFrame, numbers: Sequence[str]) -> str:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # its import and its histograms warn of deprecations and empty bins by the dozen
-        from evidently import DataDefinition, Dataset, Report
-        from evidently.presets import DataDriftPreset
-
+        warnings.simplefilter("ignore")  # its histograms warn of empty bins by the dozen
+        evidently = _evidently()
         categories = [name for name in now.columns if name not in numbers]
-        definition = DataDefinition(numerical_columns=list(numbers), categorical_columns=categories)
-        preset = DataDriftPreset(cat_method="jensenshannon", num_method="wasserstein")
-        result = Report([preset], include_tests=False).run(
-            Dataset.from_pandas(now, data_definition=definition),
-            Dataset.from_pandas(before, data_definition=definition),
+        definition = evidently.DataDefinition(numerical_columns=list(numbers), categorical_columns=categories)
+        preset = evidently.presets.DataDriftPreset(cat_method="jensenshannon", num_method="wasserstein")
+        result = evidently.Report([preset], include_tests=False).run(
+            evidently.Dataset.from_pandas(now, data_definition=definition),
+            evidently.Dataset.from_pandas(before, data_definition=definition),
         )
         return str(result.get_html_str(as_iframe=False))
 
 
+def _evidently() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of deprecations
+        import evidently.presets
+
+        return evidently
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Draw the page of `write_page_apart`: its rows, its path, its title and how many rows."""
-    rows, path, title, report_rows = arguments
-    sides: dict[str, dict[str, np.ndarray]] = {"reference": {}, "window": {}}
-    with np.load(rows, allow_pickle=False) as columns:
+    """Draw the page of `write_page_apart`: its path, its title and how many rows; the rows come by standard input."""
+    path, title, report_rows = arguments
+    _evidently()
+    sides: dict[str, dict[str, np.ndarray]] = {side: {} for side in SIDES}
+    with np.load(io.BytesIO(sys.stdin.buffer.read()), allow_pickle=False) as columns:
         for key in columns.files:
             side, _, name = key.partition(" ")
             sides[side][name] = columns[key]
-    write_page(
-        Path(path), reference=sides["reference"], window=sides["window"], title=title, report_rows=int(report_rows)
-    )
+    reference, window = (sides[side] for side in SIDES)
+    write_page(Path(path), reference=reference, window=window, title=title, report_rows=int(report_rows))
 
 
 def _rows(side: dict[str, np.ndarray]) -> int:

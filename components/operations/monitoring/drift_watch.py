@@ -120,15 +120,18 @@ def draw_page(services: Services, window: Window, version: int, reference_window
     target = services.workspace.reports / f"{window.name}-v{version}.html"
     if target.is_file():
         return
-    from components.monitoring.drift.evidently_page import write_page_apart
+    from components.monitoring.drift.evidently_page import Sides, write_page_apart
 
     rows = services.workspace.params.monitor.report_rows
-    reference = monitoring.sample_rows(services.database, Window.parse(reference_window), None, rows)
-    current = monitoring.sample_rows(services.database, window, version, rows)
-    if len(reference["predicted"]) == 0 or len(current["predicted"]) == 0:
-        return
+
+    def sides() -> Sides | None:
+        reference = monitoring.sample_rows(services.database, Window.parse(reference_window), None, rows)
+        current = monitoring.sample_rows(services.database, window, version, rows)
+        return (reference, current) if len(reference["predicted"]) and len(current["predicted"]) else None
+
     title = f"Window {window.name}, model {version}, against {reference_window}"
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        write_page_apart(target, reference=reference, window=current, title=title, report_rows=rows)
+        write_page_apart(target, sides, title=title, report_rows=rows)
     except ServiceError as error:
         logger.warning("%s", error)

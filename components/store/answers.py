@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from components.errors import DataError
 from components.labels.consensus import Settled
 from components.records import Answer, LabelAnswer, require_utc
+from components.store.class_lists import classes_of
 from components.store.database import Database
 from components.store.tables import label
 from components.store.values import clean_text
@@ -36,10 +37,9 @@ RETURNING t.id
 # Locked in one order, so that two deliveries about the same tasks wait for each other and never deadlock.
 _LOCK = text(
     """
-SELECT t.id, c.classes, t.state, t.settled_answer
-FROM label_task t JOIN class_list c ON c.id = t.class_list_id
+SELECT t.id, t.class_list_id, t.state, t.settled_answer FROM label_task t
 WHERE t.id = ANY(CAST(:ids AS bigint[]))
-ORDER BY t.id FOR UPDATE OF t
+ORDER BY t.id FOR UPDATE
 """
 )
 # A person's last answer counts. One dated in the future, by a clock that is wrong, is as old as its arrival: else it
@@ -73,9 +73,12 @@ def record_answers(db: Database, answers: Sequence[LabelAnswer], now: datetime, 
     with db.transaction() as connection:
         asked = sorted({answer.task_id for answer in answers})
         known = {row.id: row for row in connection.execute(_LOCK, {"ids": asked})}
+        lists = {number: classes_of(connection, number) for number in {row.class_list_id for row in known.values()}}
+        allowed = {number: frozenset((*classes, *RESERVED)) for number, classes in lists.items()}
         for answer in answers:
-            if answer.task_id in known:
-                _check(answer, known[answer.task_id].classes)
+            task = known.get(answer.task_id)
+            if task is not None and answer.answer not in allowed[task.class_list_id]:
+                raise _not_allowed(answer, lists[task.class_list_id])
         touched = _store(connection, answers, known, now, done)
         adopted = connection.scalars(_ADOPT, {"reserved": list(RESERVED)}).all()
         done["adopted"] = len(adopted)
@@ -83,13 +86,10 @@ def record_answers(db: Database, answers: Sequence[LabelAnswer], now: datetime, 
     return dict(done)
 
 
-def _check(answer: LabelAnswer, classes: Sequence[str]) -> None:
-    allowed = (*classes, *RESERVED)
-    if answer.answer in allowed:
-        return
-    near = difflib.get_close_matches(answer.answer, allowed, n=1)
+def _not_allowed(answer: LabelAnswer, classes: Sequence[str]) -> DataError:
+    near = difflib.get_close_matches(answer.answer, (*classes, *RESERVED), n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"use a class of the task or one of {', '.join(RESERVED)}"
-    raise DataError(f"task {answer.task_id}: answer {answer.answer!r} by {answer.annotator!r} is not allowed; {hint}")
+    return DataError(f"task {answer.task_id}: answer {answer.answer!r} by {answer.annotator!r} is not allowed; {hint}")
 
 
 def _store(

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, insert, text
 from components.errors import ConfigurationError
 from components.records import Window
 from components.store.database import Database, copy_out
-from components.store.rollups import COLUMNS, days_of, rollup
+from components.store.rollups import BY_BATCH, COLUMNS, days_of, rollup
 from components.store.spans import Span, span_of
 from components.store.tables import histogram_daily
 
@@ -124,6 +124,7 @@ def _count(
         batches=sql.Literal(batches),
     )
     counter = _Counter([np.asarray(numbers, np.float32) for numbers in edges.values()])
+    connection.execute(BY_BATCH)
     copy_out(connection, statement, counter)
     return dict(zip(edges, counter.finish(), strict=True))
 

@@ -12,6 +12,7 @@ from sqlalchemy import func, select, text
 from components.errors import DataError
 from components.records import LabelTask, Window, require_utc
 from components.store.answers import record_answers
+from components.store.class_lists import classes_of
 from components.store.database import Database, Store, within
 from components.store.drawing import Response, counts, draw_kind, drawn_windows, freeze_and_draw, response, top_up
 from components.store.spans import span_of
@@ -70,8 +71,7 @@ LIMIT :limit
 )
 _TASKS = text(
     """
-SELECT t.id, t.queue, t.image_id, c.classes, t.window_name
-FROM label_task t JOIN class_list c ON c.id = t.class_list_id
+SELECT t.id, t.queue, t.image_id, t.class_list_id, t.window_name FROM label_task t
 WHERE t.queue = :queue AND t.state = ANY(CAST(:states AS text[]))
 ORDER BY t.u / coalesce(t.inclusion_probability, 1), t.id
 LIMIT :limit
@@ -179,7 +179,9 @@ def tasks(db: Database, queue: str, limit: int | None, states: Collection[str] =
     """Return up to `limit` tasks of a queue, strata mixed at random, so that a half-finished queue leans nowhere."""
     values = {"queue": queue, "limit": limit, "states": list(states)}
     with db.transaction() as connection:
-        return [LabelTask(r[0], r[1], r[2], tuple(r[3]), r[4]) for r in connection.execute(_TASKS, values)]
+        rows = connection.execute(_TASKS, values).all()
+        lists = {number: classes_of(connection, number) for number in {row.class_list_id for row in rows}}
+        return [LabelTask(r.id, r.queue, r.image_id, lists[r.class_list_id], r.window_name) for r in rows]
 
 
 def open_count(db: Database, queue: str) -> int:

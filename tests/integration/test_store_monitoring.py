@@ -155,6 +155,28 @@ def test_a_small_share_found_by_the_index_is_the_one_a_pass_over_the_table_finds
         np.testing.assert_array_equal(found[0][name], found[1][name])
 
 
+def test_many_rows_of_a_large_window_are_read_by_pages_of_that_window_alone(
+    database: Database, fill_batch: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(4):
+        fill_batch(f"b{n}", 2000, seed=n)
+    fill_batch("earlier this month", 2000, seed=4, scored_at=NOW - timedelta(days=3))
+    fill_batch("older", 2000, seed=5, scored_at=NOW - timedelta(days=40))
+    whole = rollups.sample(database, NOVEMBER, 1, ["confidence", "brightness"], 20_000)
+    monkeypatch.setattr(rollups, "INDEXED_SHARE", 1.1)
+    monkeypatch.setattr(rollups, "FEWEST_BY_PAGE", 1)
+    some, again = (rollups.sample(database, NOVEMBER, 1, ["confidence", "brightness"], 2000) for _ in range(2))
+    np.testing.assert_array_equal(some["confidence"], again["confidence"])
+    assert 1000 < len(some["confidence"]) <= 2000
+    rows = {name: set(zip(of["confidence"], of["brightness"], strict=True)) for name, of in
+            (("whole", whole), ("some", some))}  # fmt: skip
+    assert rows["some"] < rows["whole"]
+    assert len(rows["whole"]) > 9000
+    today = rollups.sample(database, Window.parse(NOW.date().isoformat()), 1, ["confidence", "brightness"], 1000)
+    assert set(zip(today["confidence"], today["brightness"], strict=True)) < rows["whole"]
+    assert 500 < len(today["confidence"]) <= 1000
+
+
 def test_memory_does_not_grow_with_the_table(database: Database, fill_batch: Callable[..., Batch]) -> None:
     def peak() -> int:
         tracemalloc.start()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,16 @@ pytestmark = [
 ]
 
 PATIENCE_SECONDS = 300.0
+
+
+DAILY_ROUND = """
+import sys
+from pathlib import Path
+from flows.commands.options import prepare_flows
+workspace = prepare_flows(Path(sys.argv[1]))
+from flows.monitor import daily
+daily(workspace)
+"""
 
 
 def wait_for(found: Callable[[], Any], what: str) -> Any:
@@ -64,23 +75,36 @@ def change_the_seed(root: Path, git: Callable[..., str]) -> None:
     git(root, "push", "--quiet")
 
 
-def test_a_killed_retraining_goes_on_when_next_one_is_asked_for(
+def make_old(services: Any) -> None:
+    """Do to the champion what most of a year does."""
+    with services.database.transaction() as connection:
+        connection.execute(text("UPDATE model_version SET created_at = created_at - interval '300 days'"))
+        connection.execute(text("UPDATE retrain_request SET started_at = started_at - interval '300 days'"))
+
+
+def test_a_retraining_of_the_daily_round_is_killed_and_goes_on_when_the_next_one_is_asked_for(
     product: Any,
     services: Any,
     perennial: Callable[..., Any],
-    start_perennial: Callable[..., subprocess.Popen[str]],
+    environment: Callable[..., dict[str, str]],
     git: Callable[..., str],
+    noisy_digits: Callable[[Path, int], Path],
     tmp_path: Path,
 ) -> None:
+    from components.operations.ingestion import ingest_source
     from components.store import champions, requests
 
     here = ("--workspace", str(product.root), "--json")
     database, work = services.database, product.state / "work"
     champion, versions = champions.champion(database), len(champions.models(database))
     change_the_seed(product.root, git)
+    make_old(services)  # nobody asks for this retraining: the champion is past its age, and there are new images
+    ingest_source(services, str(noisy_digits(tmp_path / "more.tar", 120)), add_classes=(), now=datetime.now(UTC))
 
     with (tmp_path / "said").open("w", encoding="utf-8") as said:
-        retrain = start_perennial("retrain", "--force", "--reason", "to see", *here, stderr=said)
+        retrain = subprocess.Popen(
+            [sys.executable, "-c", DAILY_ROUND, str(product.root)], env=environment(), stdout=said, stderr=said
+        )
     # The stage that trains is at work: its first line is there, its result is not.
     wait_for(
         lambda: retrain.poll() is not None or list(work.glob("retrain-*/artifacts/model/metrics.jsonl")),
@@ -92,10 +116,9 @@ def test_a_killed_retraining_goes_on_when_next_one_is_asked_for(
     servers = psutil.Process(retrain.pid).children()  # Prefect's own, beside DVC
     os.kill(retrain.pid, signal.SIGKILL)
     retrain.wait()
-    retrain.stdout.close()
 
     interrupted = requests.current_request(database)
-    assert interrupted.state == "claimed"
+    assert (interrupted.state, interrupted.evidence["cause"]) == ("claimed", "age")
     assert champions.champion(database) == champion
     early = perennial("retrain", "--force", "--reason", "to see", *here)
     assert early.code == 3

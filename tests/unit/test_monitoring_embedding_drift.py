@@ -119,3 +119,15 @@ def test_sides_that_are_each_constant_but_differ_are_told_apart():
     found = compare(np.zeros((90, 3)), np.ones((80, 3)))
     assert found.changed
     assert found.auc == 1.0
+
+
+def test_wide_embeddings_are_narrowed_to_nearly_the_same_distances_batch_by_batch_alike() -> None:
+    rng = np.random.default_rng(1)
+    wide = rng.standard_normal((60, 3000)).astype(np.float32) @ np.diag(rng.exponential(1, 3000)).astype(np.float32)
+    narrow = module.narrowed(wide)
+    assert narrow.shape == (60, 512)
+    np.testing.assert_allclose(np.concatenate([module.narrowed(wide[:20]), module.narrowed(wide[20:])]), narrow, 1e-4)
+    near = [np.linalg.norm(rows[:, None] - rows[None], axis=2)[np.triu_indices(60, 1)] for rows in (wide, narrow)]
+    assert np.abs(near[1] / near[0] - 1).max() < 0.15
+    assert module.narrowed(wide[:, :512]).shape == (60, 512)
+    np.testing.assert_array_equal(module.narrowed(wide[:, :100]), wide[:, :100])

@@ -6,6 +6,7 @@ Advisory: nothing is decided by it. It is there to show people what a drifted wi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ FEWEST_ROWS = 50
 MOST_ROWS = 5_000
 FOLDS = 5
 PERMUTATIONS = 999
+MOST_WIDTH = 512
 MOST_DIMENSIONS = 50
 SIGNIFICANT = 0.01
 MOST_GROUPS = 4
@@ -64,6 +66,22 @@ class MovedGroup:
     """Rows of the window that moved most and resemble each other; `members`, the most typical first."""
 
     members: IntArray
+
+
+def narrowed(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return embeddings (n, D) in at most 512 random directions, the same ones for every n; narrower ones as they are.
+
+    Distances change by a few percent (Johnson & Lindenstrauss 1984), memory and time by the factor.
+    """
+    if embeddings.shape[1] <= MOST_WIDTH:
+        return embeddings
+    return np.asarray(embeddings @ _directions(embeddings.shape[1]), np.float32)
+
+
+@lru_cache(maxsize=1)
+def _directions(width: int) -> NDArray[np.float32]:
+    drawn = np.random.default_rng(0).standard_normal((width, MOST_WIDTH), np.float32)
+    return np.asarray(drawn / np.float32(np.sqrt(MOST_WIDTH)))
 
 
 def common_points(reference: NDArray[Any], window: NDArray[Any]) -> Points:

@@ -17,6 +17,7 @@ from components.errors import IntegrityError
 from components.model.image_statistics import Glance, image_statistics
 from components.model.predictor import Predictor
 from components.model.preprocess import resize
+from components.monitoring.drift.embeddings import narrowed
 from components.operations.services import Services
 from components.store.reading import SampledImage
 
@@ -33,7 +34,7 @@ Change = Callable[[UInt8Array], UInt8Array]
 class Looked:
     """The n images of a sample that could be read, with their statistics (n, 4) in the order of LOOKED_AT.
 
-    embeddings: (n, D) float32, None where the model gives none. missing: how many of the sample could not be read.
+    embeddings: (n, D) float32, at most 512 wide, None where the model gives none. missing: how many could not be read.
     """
 
     images: tuple[SampledImage, ...]
@@ -81,7 +82,7 @@ class Pictures:
             statistics.append(measured[:, : len(LOOKED_AT)])
             if self._predictor.embeds:
                 spec = self._predictor.spec.preprocess
-                embeddings.append(self._predictor.embed(np.stack([resize(image, spec) for image in images])))
+                embeddings.append(narrowed(self._predictor.embed(np.stack([resize(image, spec) for image in images]))))
         return np.concatenate(statistics), np.concatenate(embeddings) if embeddings else None
 
     def look_at(self, images: Sequence[SampledImage], change: Change | None = None) -> Looked:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,12 +23,13 @@ from components.labels.contradictions import (
     find_contradicted,
     pairs_of,
 )
-from components.model.dataset import StoredImages
-from components.model.inputs import ImageSet
-from components.model.past import Features, features_of, past_model
 from components.model.preprocess import PreprocessSpec
 from components.params import Params, SuspectedChange
 from components.records import Window
+
+if TYPE_CHECKING:  # flows read the files of this module, and must not load PyTorch for it
+    from components.model.dataset import StoredImages
+    from components.model.past import Features
 
 STALE_FILE = "stale.parquet"
 SUCCESSORS_FILE = "successors.parquet"
@@ -150,6 +151,9 @@ def _examine(
     found: _Found,
 ) -> None:
     """Add to `found` what is out of date since `suspected`, with the evidence."""
+    from components.model.inputs import ImageSet
+    from components.model.past import features_of, past_model
+
     since = Window.parse(suspected.since).start
     later = np.array([start is not None and start >= since for start in rows.starts], bool)
     fallen = [classes.index(name) for name in suspected.classes if name in classes]

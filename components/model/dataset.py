@@ -17,7 +17,6 @@ from components.data.manifest import Manifest
 from components.data.shards import ShardReader
 from components.data.turns import DecodingTurns, available_cores
 from components.errors import DataError
-from components.model.backbones import recorded_statistics
 from components.model.inputs import ImageSet, channel_statistics
 from components.model.preprocess import PreprocessSpec, decode_and_resize
 from components.params import Params, Preprocess, Train
@@ -115,6 +114,14 @@ class LearningSet:
         return np.array([image_id in wanted for image_id in self.rows["image_id"].to_pylist()], dtype=bool)
 
 
+def _recorded_statistics(preprocess: Preprocess, train: Train) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    if train.pretrained == "none":
+        return None
+    from components.model.backbones import recorded_statistics
+
+    return recorded_statistics(train.backbone, preprocess.channels)
+
+
 def load_learning(stored: StoredImages, preprocess: Preprocess, train: Train) -> LearningSet:
     """Return the training and validation images of a dataset version.
 
@@ -129,8 +136,7 @@ def load_learning(stored: StoredImages, preprocess: Preprocess, train: Train) ->
         )
     plain = PreprocessSpec.of(preprocess, (0.0,) * preprocess.channels, (1.0,) * preprocess.channels)
     images = stored.pixels(rows, plain)
-    recorded = None if train.pretrained == "none" else recorded_statistics(train.backbone, preprocess.channels)
-    mean, std = recorded or channel_statistics(images[training])
+    mean, std = _recorded_statistics(preprocess, train) or channel_statistics(images[training])
     production = np.array([window is not None for window in rows["window"].to_pylist()], dtype=bool)
     weights = np.where(production, train.production_weight, 1.0).astype(np.float32)
     return LearningSet(

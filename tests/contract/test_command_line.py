@@ -16,6 +16,7 @@ from flows.cli import cli
 
 PERENNIAL = Path(sys.executable).parent / "perennial"
 HEAVY = {"torch", "mlflow", "prefect", "sqlalchemy", "pandas", "numpy", "pyarrow", "sklearn", "scipy", "onnxruntime"}
+HEAVIEST = {"torch", "timm", "lightning", "mlflow", "pandas", "sklearn", "onnxruntime", "cleanlab", "evidently"}
 DESIGNED = {
     "init", "doctor", "up", "down", "ingest", "audit", "retrain", "promote", "reject", "rollback", "history",
     "label draw", "label queue", "label import", "label export", "plan-labels", "reference show", "reference reset",
@@ -90,6 +91,14 @@ def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
     assert "click" in imported
     assert not imported & HEAVY
+
+
+def test_flows_load_pytorch_and_its_like_only_where_they_use_them() -> None:
+    flows = ("ingest", "retrain", "score", "label", "monitor", "rollback", "demo", "deployments")
+    program = f"import sys, {', '.join(f'flows.{name}' for name in flows)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    # A server's flows would hold hundreds of megabytes all month for what they need an hour.
+    assert not {name.partition(".")[0] for name in done.stdout.split()} & HEAVIEST
 
 
 def test_help_answers_in_under_half_a_second() -> None:

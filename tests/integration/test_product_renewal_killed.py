@@ -96,9 +96,9 @@ def test_a_retraining_of_the_daily_round_is_killed_and_goes_on_when_the_next_one
 
     here = ("--workspace", str(product.root), "--json")
     database, work = services.database, product.state / "work"
-    champion, versions = champions.champion(database), len(champions.models(database))
     change_the_seed(product.root, git)
     make_old(services)  # nobody asks for this retraining: the champion is past its age, and there are new images
+    champion, versions = champions.champion(database), len(champions.models(database))
     ingest_source(services, str(noisy_digits(tmp_path / "more.tar", 120)), add_classes=(), now=datetime.now(UTC))
 
     with (tmp_path / "said").open("w", encoding="utf-8") as said:

@@ -6,13 +6,15 @@ import difflib
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 from sqlalchemy.dialects.postgresql import insert
 
 from components.errors import DataError
+from components.labels import several
 from components.labels.consensus import Settled
 from components.records import Answer, LabelAnswer, require_utc
 from components.store.database import Database
@@ -28,15 +30,27 @@ _ADOPT = text(
     """
 UPDATE label l SET task_id = t.id
 FROM label_task t JOIN class_list c ON c.id = t.class_list_id
-WHERE l.task_id IS NULL AND t.id = l.task_number
+WHERE l.task_id IS NULL AND t.id = l.task_number AND NOT c.several
     AND (l.answer = ANY(c.classes) OR l.answer = ANY(CAST(:reserved AS text[])))
 RETURNING t.id
 """
 )
+# Sets of labels are read in Python: a parked one is as it was written.
+_PARKED = text(
+    """
+SELECT l.id, l.answer, c.classes FROM label l
+JOIN label_task t ON t.id = l.task_number JOIN class_list c ON c.id = t.class_list_id
+WHERE l.task_id IS NULL AND c.several
+"""
+)
+_ADOPT_SETS = text(
+    "UPDATE label SET task_id = task_number WHERE id = ANY(CAST(:ids AS bigint[])) AND task_id IS NULL"
+    " RETURNING task_id"
+)
 # Locked in one order, so that two deliveries about the same tasks wait for each other and never deadlock.
 _LOCK = text(
     """
-SELECT t.id, c.classes, t.state, t.settled_answer
+SELECT t.id, c.classes, c.several, t.state, t.settled_answer
 FROM label_task t JOIN class_list c ON c.id = t.class_list_id
 WHERE t.id = ANY(CAST(:ids AS bigint[]))
 ORDER BY t.id FOR UPDATE OF t
@@ -66,21 +80,45 @@ def record_answers(db: Database, answers: Sequence[LabelAnswer], now: datetime, 
 
     Keys: `new`, `repeated` (the same key from the same person before), `parked` (no such task yet), `adopted` (parked
     before, task known now), and, of tasks, `settled` and `adjudication`, those whose verdict changed.
-    settle: given (annotator, answer) pairs, oldest first, returns the verdict, or None while too few answered.
+    settle: given (annotator, answer) pairs, oldest first, returns the verdict, or None while too few answered. Where
+    images carry several labels, answers are sets, stored as JSON, and each label is settled as a question of its own.
     Raises DataError, naming task and answer, for an answer that is not in the task's class list.
     """
     done: Counter[str] = Counter(dict.fromkeys(("new", "repeated", "parked", "adopted", "settled", "adjudication"), 0))
     with db.transaction() as connection:
         asked = sorted({answer.task_id for answer in answers})
         known = {row.id: row for row in connection.execute(_LOCK, {"ids": asked})}
-        for answer in answers:
-            if answer.task_id in known:
-                _check(answer, known[answer.task_id].classes)
+        answers = [_checked(answer, known.get(answer.task_id)) for answer in answers]
         touched = _store(connection, answers, known, now, done)
-        adopted = connection.scalars(_ADOPT, {"reserved": list(RESERVED)}).all()
+        adopted = [*connection.scalars(_ADOPT, {"reserved": list(RESERVED)}), *_adopted_sets(connection)]
         done["adopted"] = len(adopted)
         _settle(connection, sorted(touched | set(adopted)), settle, now, done)
     return dict(done)
+
+
+def _checked(answer: LabelAnswer, task: Row[Any] | None) -> LabelAnswer:
+    """Return the answer as it is stored. `task`: None where it is not known yet; then it is stored as it is."""
+    if task is None:
+        return answer
+    if not task.several:
+        _check(answer, task.classes)
+        return answer
+    try:
+        return replace(answer, answer=several.parse(answer.answer, task.classes), key=_given_key(answer))
+    except DataError as error:
+        raise DataError(f"task {answer.task_id}, by {answer.annotator!r}: {error}") from error
+
+
+def _adopted_sets(connection: Connection) -> list[int]:
+    """Give parked sets of labels their tasks, where they can be read, and return the tasks."""
+    readable = []
+    for number, answer, classes in connection.execute(_PARKED).all():
+        try:
+            several.parse(answer, classes)
+        except DataError:
+            continue
+        readable.append(number)
+    return list(connection.scalars(_ADOPT_SETS, {"ids": readable})) if readable else []
 
 
 def _check(answer: LabelAnswer, classes: Sequence[str]) -> None:
@@ -125,9 +163,12 @@ def _row(answer: LabelAnswer, is_known: bool, now: datetime) -> dict[str, Any]:
 
 def _stored_key(answer: LabelAnswer) -> str:
     # The caller's key counts within task and person only: a page that numbers from 1 must not lose other people's work.
-    given = answer.key if answer.key is not None else f"{require_utc(answer.answered_at).isoformat()} {answer.answer}"
-    whole = f"{answer.task_id}\0{answer.annotator}\0{given}"
+    whole = f"{answer.task_id}\0{answer.annotator}\0{_given_key(answer)}"
     return hashlib.sha256(whole.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _given_key(answer: LabelAnswer) -> str:
+    return answer.key if answer.key is not None else f"{require_utc(answer.answered_at).isoformat()} {answer.answer}"
 
 
 def _settle(connection: Connection, task_ids: list[int], settle: Settle, now: datetime, done: Counter[str]) -> None:
@@ -139,7 +180,8 @@ def _settle(connection: Connection, task_ids: list[int], settle: Settle, now: da
         given[task_id].append((annotator, answer))
     changed = []
     for row in found:
-        verdict = settle(given[row.id])
+        answers = given[row.id]
+        verdict = several.settle_labels(answers, row.classes, settle) if row.several else settle(answers)
         state, answer = ("open", None) if verdict is None else (verdict.outcome, verdict.answer)
         if (state, answer) != (row.state, row.settled_answer):
             changed.append((row.id, state, answer))

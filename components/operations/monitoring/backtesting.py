@@ -39,7 +39,7 @@ def replay_history(services: Services, rules: Sequence[Rules]) -> dict[str, Any]
     """Return, for each of `rules`, what it would have decided in every window that was judged for good.
 
     Beside them stands what was recorded, and how far the rules in force decide today as was decided then.
-    Raises RefusedError where nothing was judged yet.
+    Raises RefusedError where nothing was judged yet. Windows of several labels are not replayed.
     """
     drawn = replay.drawn_segments(services.database)
     judged = [segment for segment in drawn if segment.judged_for_good]

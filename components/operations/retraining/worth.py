@@ -55,6 +55,11 @@ def decide(services: Services, *, cause: Cause, force: bool, now: datetime) -> D
     if dataset is None:
         return Decision("refused", reason="there is no data yet; bring images in with `perennial ingest SOURCE`")
     current = champions.champion(database)
+    if current is not None and current.several and not force:
+        return Decision(
+            "refused",
+            reason=f"model {current.version} predicts several labels an image; such models are not trained here yet",
+        )
     if current is None and requests.last_attempt(database) is None:
         return Decision("retrain", reason="the first model", evidence={"dataset_version": dataset})
     running = current_request is not None and current_request.leased

@@ -397,7 +397,7 @@ class LabelCounts:
 class LabelOverlap:
     """How the strata of several labels meet in one image: a uniform sample of `images` of a window's images.
 
-    image, stratum: (M,) int64, the sampled images (any numbers) and the strata they lie in, as flat indices into
+    image, stratum: (M,) int64, the sampled images, numbered from 0, and the strata they lie in, as flat indices into
     (K, 2, B). Where an image is surely without a label, in the last bin of [k, 1], there is no row.
     """
 

@@ -95,9 +95,8 @@ def expected_images(population: IntArray, overlap: LabelOverlap, sizes: LabelSiz
     base = sizes.base / images
     chance = (sizes.sizes / np.maximum(population, 1)).reshape(-1)
     beyond = np.maximum(chance[overlap.stratum] - base, 0.0)
-    _, image = np.unique(overlap.image, return_inverse=True)
-    most = np.zeros(int(image.max()) + 1 if len(image) else 0)
-    np.maximum.at(most, image, beyond)
+    most = np.zeros(int(overlap.image.max()) + 1 if len(overlap.image) else 0)
+    np.maximum.at(most, overlap.image, beyond)
     return sizes.base + images / max(overlap.images, 1e-9) * float(most.sum())
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-OVERLAP_IMAGES = 20_000
+OVERLAP_IMAGES = 50_000
 MOST_LOOKED_AT = 200_000  # images of small `u`, to find further sure absences among
 Allocation = Callable[[LabelCounts, LabelOverlap], LabelSizes]
 
@@ -158,7 +158,7 @@ def _grown(connection: Connection, span: Span, strata: Sequence[Stratum], sizes:
         drawn = max(s.drawn, in_base[s.label])
         absent: list[float] = []
         if wanted[s.place] > drawn:
-            asked = {"version": span.model_version, "label": s.label, "wanted": wanted[s.place]}
+            asked = {"label": s.label, "wanted": wanted[s.place]}
             absent = list(connection.scalars(label_queries.ABSENT, asked))
         found.append(_larger(s, (in_base[s.label], limit), (len(absent), absent[-1] if absent else None)))
     return sorted(found, key=lambda s: s.place)
@@ -207,6 +207,10 @@ def _make_tasks(
         "strata": draws[1],
         "now": require_utc(now),
     }
+    # In two steps: how many images it is about to look up the planner learns only from a table that is there.
+    connection.execute(text("DROP TABLE IF EXISTS wanted_image"))
+    connection.execute(label_queries.WANTED, values)
+    connection.execute(text("ANALYZE wanted_image"))
     return connection.execute(label_queries.MAKE_TASKS, values).rowcount
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import text
 
+# OFFSET 0 keeps the planner from merging a walk of the index by stratum into one join that reads the whole month.
+
 POPULATION = text(
     """
 SELECT label, positive, conf_bin, CAST(sum(n) AS bigint) AS population,
@@ -22,20 +24,27 @@ CROSS JOIN LATERAL (
     WHERE month BETWEEN :first_month AND :last_month AND model_version = :version AND NOT shadow
         AND label = l AND positive = s.positive AND conf_bin = b AND u_octave <= :octave AND u < :share
         AND batch_number = ANY(CAST(:batches AS bigint[]))
+    OFFSET 0
 ) p
 """
 )
-# Every image with a small u, found by the octaves of each predicted class: `prediction` has no index of u alone.
+# Every image with a small u, and the labels it has a row of, found by the octaves of each predicted class: `prediction`
+# has no index of u alone.
 LOW = text(
     """
 CREATE TEMPORARY TABLE low_image ON COMMIT DROP AS
-SELECT p.month, p.batch_number, p.item_no, p.u
+SELECT p.month, p.batch_number, p.item_no, p.u, ARRAY(
+        SELECT r.label FROM label_prediction r
+        WHERE r.batch_number = p.batch_number AND r.item_no = p.item_no AND r.model_version = :version
+            AND r.month = p.month
+    ) AS labels
 FROM generate_series(0, :labels - 1) k, generate_series(0, :sure) b
 CROSS JOIN LATERAL (
     SELECT * FROM prediction
     WHERE month BETWEEN :first_month AND :last_month AND model_version = :version AND NOT shadow
         AND predicted = k AND conf_bin = b AND u_octave <= :octave AND u < :share
         AND batch_number = ANY(CAST(:batches AS bigint[]))
+    OFFSET 0
 ) p
 """
 )
@@ -65,41 +74,37 @@ LEFT JOIN LATERAL (
 ABSENT = text(
     """
 SELECT l.u FROM low_image l
-WHERE NOT EXISTS (
-    SELECT 1 FROM label_prediction p
-    WHERE p.batch_number = l.batch_number AND p.item_no = l.item_no AND p.model_version = :version
-        AND p.label = :label AND p.month = l.month
-)
+WHERE CAST(:label AS smallint) <> ALL(l.labels)
 ORDER BY l.u, l.batch_number, l.item_no LIMIT :wanted
+"""
+)
+WANTED = text(
+    """
+CREATE TEMPORARY TABLE wanted_image ON COMMIT DROP AS
+SELECT p.month, p.batch_number, p.item_no
+FROM unnest(
+    CAST(:label AS smallint[]), CAST(:positive AS boolean[]), CAST(:conf_bin AS smallint[]),
+    CAST(:octaves AS smallint[]), CAST(:limits AS double precision[])
+) s (label, positive, conf_bin, octave, largest)
+CROSS JOIN LATERAL (
+    SELECT * FROM label_prediction
+    WHERE month BETWEEN :first_month AND :last_month AND model_version = :version AND NOT shadow
+        AND label = s.label AND positive = s.positive AND conf_bin = s.conf_bin
+        AND u_octave <= s.octave AND u <= s.largest AND batch_number = ANY(CAST(:batches AS bigint[]))
+    OFFSET 0
+) p
+UNION
+SELECT l.month, l.batch_number, l.item_no FROM low_image l
+WHERE EXISTS (
+    SELECT 1 FROM draw_label_stratum s
+    WHERE s.draw_id = :strata AND NOT s.positive AND s.conf_bin = :sure AND l.u <= s.largest_u
+        AND s.label <> ALL(l.labels)
+)
 """
 )
 # Tasks are numbered strata mixed, as those of classes are.
 MAKE_TASKS = text(
     """
-WITH wanted AS (
-    SELECT p.month, p.batch_number, p.item_no
-    FROM unnest(
-        CAST(:label AS smallint[]), CAST(:positive AS boolean[]), CAST(:conf_bin AS smallint[]),
-        CAST(:octaves AS smallint[]), CAST(:limits AS double precision[])
-    ) s (label, positive, conf_bin, octave, largest)
-    CROSS JOIN LATERAL (
-        SELECT * FROM label_prediction
-        WHERE month BETWEEN :first_month AND :last_month AND model_version = :version AND NOT shadow
-            AND label = s.label AND positive = s.positive AND conf_bin = s.conf_bin
-            AND u_octave <= s.octave AND u <= s.largest AND batch_number = ANY(CAST(:batches AS bigint[]))
-    ) p
-    UNION
-    SELECT l.month, l.batch_number, l.item_no FROM low_image l
-    WHERE EXISTS (
-        SELECT 1 FROM draw_label_stratum s
-        WHERE s.draw_id = :strata AND NOT s.positive AND s.conf_bin = :sure AND l.u <= s.largest_u
-            AND NOT EXISTS (
-                SELECT 1 FROM label_prediction p
-                WHERE p.batch_number = l.batch_number AND p.item_no = l.item_no AND p.model_version = :version
-                    AND p.label = s.label AND p.month = l.month
-            )
-    )
-)
 INSERT INTO label_task (
     queue, window_name, model_version, class_list_id, draw_id, month, batch_number, item_no, image_id,
     shard_id, shard_row, predicted, conf_bin, u, inclusion_probability, state, created_at, strata
@@ -107,7 +112,7 @@ INSERT INTO label_task (
 SELECT 'accuracy', :window, CAST(:version AS integer), CAST(:class_list AS integer), CAST(:draw AS bigint), p.month,
     p.batch_number, p.item_no, p.image_id, p.shard_id, p.shard_row, p.predicted, p.conf_bin, p.u, i.most, 'open', :now,
     i.strata
-FROM wanted w
+FROM wanted_image w
 JOIN prediction p ON p.batch_number = w.batch_number AND p.item_no = w.item_no AND p.model_version = :version
     AND p.month = w.month
 CROSS JOIN LATERAL (

@@ -28,7 +28,7 @@ from components.records import (
     ScoredChunk,
     Window,
 )
-from components.store import champions, labelling, predictions
+from components.store import champions, label_drawing, labelling, predictions
 from components.store.database import Database
 from components.store.label_counting import label_counts
 from components.store.label_drawing import freeze_and_draw_labels, top_up_labels
@@ -258,6 +258,29 @@ def test_the_draw_is_the_one_that_numpy_makes(database: Database, fill: Fill, ma
     assert made == pytest.approx(max(n, least), abs=12)  # two of every stratum take more than a budget of 40
 
 
+def test_a_large_window_is_sized_by_some_of_its_images_and_tops_up_what_it_looks_at(
+    database: Database, fill: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_drawing, "OVERLAP_IMAGES", 500)
+    monkeypatch.setattr(label_drawing, "MOST_LOOKED_AT", 300)
+    fill("b1", 2000)
+    asked: list[LabelOverlap] = []
+
+    def allocate(counts: LabelCounts, overlap: LabelOverlap) -> LabelSizes:
+        asked.append(overlap)
+        return allocate_labels(counts, overlap, 250)
+
+    assert draw(database, allocate=allocate) == pytest.approx(250, rel=0.2)
+    assert asked[0].images == 500
+    assert int(asked[0].image.max()) < 500 < label_counts(database, NOVEMBER, 1).population[0].sum()
+    extra = np.zeros((len(LABELS), 2, CONFIDENCE_BINS), np.int64)
+    extra[4, 1, SURE] = 1500  # more than are looked at: it gives what it has
+    before = label_counts(database, NOVEMBER, 1).drawn[4, 1, SURE]
+    assert 0 < top_up_labels(database, NOVEMBER, 1, extra, NOW) < 400
+    after = label_counts(database, NOVEMBER, 1).drawn[4, 1, SURE]
+    assert before < after < before + 300
+
+
 def test_drawing_again_or_at_once_is_the_first_draw(database: Database, fill: Fill) -> None:
     fill("b1", 500)
     with ThreadPoolExecutor(4) as pool:
@@ -439,6 +462,18 @@ def test_sets_are_settled_label_by_label_and_stored_in_the_order_of_the_list(dat
         says(database, six, ann="car | unsure")
     assert labelling.new_settled_count(database) == 0  # nothing of it reaches the training of single labels
     assert labelling.settled_labels(database) == []
+
+
+def test_no_verdict_about_several_labels_reaches_the_training_of_single_ones(database: Database, fill: Fill) -> None:
+    fill("b1", 100)
+    draw(database, 30)
+    with database.transaction() as connection:  # a label whose name is how no label is written
+        connection.execute(text("UPDATE class_list SET classes[1] = '[]'"))
+    task = queue(database)[0].task_id
+    says(database, task, ann="none of them")
+    assert settled(database, task) == ("settled", "[]")
+    assert labelling.settled_labels(database) == []
+    assert labelling.months_in_use(database, asked_since=NOW + timedelta(days=1)) == set()
 
 
 def test_a_set_that_waited_for_its_task_is_read_once_the_task_is_there(database: Database, fill: Fill) -> None:

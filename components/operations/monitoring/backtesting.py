@@ -45,7 +45,8 @@ def replay_history(services: Services, rules: Sequence[Rules]) -> dict[str, Any]
     judged = [segment for segment in drawn if segment.judged_for_good]
     if not judged:
         raise RefusedError(
-            "no window was judged yet, so there is no history to replay; --years 50 tries the rules in simulated years"
+            "no window was judged yet, so there is no history to replay (windows of several labels are not replayed); "
+            "--years 50 tries the rules in simulated years"
         )
     begun = replay.retrainings(services.database)
     replays = [Replay(one, outcome=_outcomes(begun), outside=_outside(begun)) for one in rules]

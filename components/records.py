@@ -281,6 +281,21 @@ class LabelTask:
     classes: tuple[str, ...]
     window: str
 
+    @property
+    def several(self) -> bool:
+        """Return whether the answer is a set of the classes, as labels, instead of one of them."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSetTask(LabelTask):
+    """A task about an image that carries any number of the classes."""
+
+    @property
+    def several(self) -> bool:
+        """Return that the answer is a set."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
@@ -296,6 +311,7 @@ class ModelVersion:
     state: str
     created_at: datetime
     metrics: JsonObject = field(default_factory=dict)
+    several: bool = False  # an image carries any number of the classes, as labels, instead of exactly one
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +322,8 @@ class ScoredChunk:
     calibrated, rows sum to about 1. confidence: (N,) float32, calibrated, of the predicted class. ood_score: (N,)
     float32 energy, higher is stranger. statistics: one (N,) float32 column each, named in IMAGE_STATISTICS.
     shard: the image-store shard that holds this chunk's pixels; row n of the chunk is its row n.
+    positive: where images carry several labels, (N, K) bool, which of them are predicted; then every column of the
+    probabilities is a label's own, rows sum to anything, and `predicted` is the likeliest label.
     """
 
     item_no: NDArray[np.int64]
@@ -319,6 +337,7 @@ class ScoredChunk:
     needs_review: NDArray[np.bool_]
     latency_ms: float
     shard: str
+    positive: NDArray[np.bool_] | None = None
 
 
 IMAGE_STATISTICS = ("brightness", "contrast", "sharpness", "saturation", "width", "height", "aspect", "bytes")
@@ -341,6 +360,7 @@ class StratumCounts:
     population: (K, B) int64 N_h, predictions per predicted class and bin. labelled: (K, B) int64 n_h, settled answers.
     answers: (K, B, K + 1) int64 x_hy, answers per stratum and class; the last column is `other`. drawn: (K, B) int64
     tasks drawn. confidence: (K, B) float64 mean calibrated confidence of the stratum (NaN where it is empty).
+    least_missed: how many answers that tell of a miss a stratum without any is taken to stand for, in variances alone.
     """
 
     classes: tuple[str, ...]
@@ -349,3 +369,48 @@ class StratumCounts:
     answers: NDArray[np.int64]
     drawn: NDArray[np.int64]
     confidence: NDArray[np.float64]
+    least_missed: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCounts:
+    """All the estimators need where images carry several labels: for each of K labels a problem of its own.
+
+    All arrays are (K, 2, B): of label k the images predicted to carry it, [k, 0], and not to, [k, 1], by confidence
+    bin. population: N_h. drawn: n_h, the images of the stratum whose `u` is within its limit, for whichever label they
+    were asked about. labelled: those of them with a settled answer; present: those of them whose answer names the
+    label. confidence: mean confidence in "carries it" or "does not" (NaN where the stratum is empty). tasks, settled:
+    different images drawn, and answered.
+    """
+
+    classes: tuple[str, ...]
+    population: NDArray[np.int64]
+    labelled: NDArray[np.int64]
+    present: NDArray[np.int64]
+    drawn: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    tasks: int
+    settled: int
+
+
+@dataclass(frozen=True, slots=True)
+class LabelOverlap:
+    """How the strata of several labels meet in one image: a uniform sample of `images` of a window's images.
+
+    image, stratum: (M,) int64, the sampled images, numbered from 0, and the strata they lie in, as flat indices into
+    (K, 2, B). Where an image is surely without a label, in the last bin of [k, 1], there is no row.
+    """
+
+    images: float
+    image: NDArray[np.int64]
+    stratum: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSizes:
+    """What is drawn of a window with several labels: the `base` images of smallest `u`, and the `sizes` (K, 2, B)
+    images of smallest `u` of every stratum, where the base does not hold as many.
+    """
+
+    base: int
+    sizes: NDArray[np.int64]

@@ -1,4 +1,8 @@
-"""Labelling tasks out to, and answers in from, spreadsheets (CSV) and Label Studio (JSON)."""
+"""Labelling tasks out to, and answers in from, spreadsheets (CSV) and Label Studio (JSON).
+
+Where images carry several labels, an answer is a set: in a spreadsheet `rain | road`, `none of them` or JSON, in Label
+Studio any number of choices. What it means the class list of its task tells, once it is stored.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from typing import Any
 
 from components.data.files import publish, unpublished
 from components.errors import ConfigurationError, DataError
+from components.labels import several
 from components.records import Answer, LabelAnswer, LabelTask, parse_time
 
 LABEL_STUDIO_CONFIG = """<View>
@@ -23,6 +28,8 @@ LABEL_STUDIO_CONFIG = """<View>
 """
 """The labelling interface to paste into a Label Studio project: the choices come with each task."""
 
+LABEL_STUDIO_CONFIG_OF_SETS = LABEL_STUDIO_CONFIG.replace('choice="single"', 'choice="multiple"')
+
 _ANSWER_COLUMNS = ("task_id", "answer", "annotator", "answered_at", "seconds")
 _TASK_COLUMNS = ("queue", "window", "image_id", "image", "choices")
 _NEEDED = _ANSWER_COLUMNS[:4]
@@ -30,6 +37,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run such a ce
 _LARGEST_TASK = 2**63 - 1
 _MOST_ERRORS = 5
 _MOST_CHARACTERS = 500
+_MOST_OF_A_SET = 50_000
 
 ImageUrl = Callable[[LabelTask], str]
 
@@ -53,12 +61,14 @@ def export_csv(tasks: Sequence[LabelTask], path: Path, image_url: ImageUrl) -> N
 def export_label_studio(tasks: Sequence[LabelTask], path: Path, image_url: ImageUrl) -> None:
     """Write tasks as Label Studio's import JSON, and the labelling interface they need beside, as `.xml`.
 
-    Raises ConfigurationError where the tasks' own file is to be called that.
+    Raises ConfigurationError where the tasks' own file is to be called that, where some tasks ask for one class and
+    others for several labels, and where a label cannot be told from a word beside it.
     """
     if path.suffix == ".xml":
         raise ConfigurationError(
             f"{path} is where the labelling interface goes; call the file of tasks {path.stem}.json"
         )
+    sets = _asks_for_sets(tasks)
     entries = [
         {
             "data": {
@@ -67,12 +77,13 @@ def export_label_studio(tasks: Sequence[LabelTask], path: Path, image_url: Image
                 "choices": [{"value": choice} for choice in _choices(task)],
                 "queue": task.queue,
                 "window": task.window,
+                **({"several": True} if sets else {}),
             }
         }
         for task in tasks
     ]
     _store(json.dumps(entries, ensure_ascii=False, indent=1) + "\n", path)
-    _store(LABEL_STUDIO_CONFIG, path.with_suffix(".xml"))
+    _store(LABEL_STUDIO_CONFIG_OF_SETS if sets else LABEL_STUDIO_CONFIG, path.with_suffix(".xml"))
 
 
 def read_answers(path: Path) -> list[LabelAnswer]:
@@ -105,7 +116,25 @@ def read_answers(path: Path) -> list[LabelAnswer]:
     return answers
 
 
+def _asks_for_sets(tasks: Sequence[LabelTask]) -> bool:
+    """Return whether the tasks ask for several labels: one interface cannot ask for both."""
+    if len({task.several for task in tasks}) > 1:
+        raise ConfigurationError(
+            "some tasks ask for one class and others for several labels, and a Label Studio project has one interface; "
+            "export CSV"
+        )
+    for task in tasks:
+        if task.several and (taken := several.ambiguous_labels(task.classes)):
+            raise ConfigurationError(
+                f"task {task.task_id}: the label {taken[0]!r} is called as an answer about the image is, and Label "
+                "Studio tells them by name alone; export CSV"
+            )
+    return any(task.several for task in tasks)
+
+
 def _choices(task: LabelTask) -> list[str]:
+    if task.several:
+        return several.choices(task.classes)
     return [*task.classes, *(answer.value for answer in Answer)]
 
 
@@ -169,7 +198,7 @@ def _json_entries(text: str, path: Path) -> Iterator[tuple[str, Mapping[str, Any
             if not isinstance(annotation, dict):
                 raise DataError(f"{where}: annotation {_shown(annotation)} is not an object; export it again")
             if not annotation.get("was_cancelled"):
-                yield where, _flattened(data["task_id"], annotation)
+                yield where, {**_flattened(data["task_id"], annotation), "several": data.get("several") is True}
 
 
 def _flattened(task_id: Any, annotation: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,6 +215,7 @@ def _flattened(task_id: Any, annotation: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "task_id": task_id,
         "answer": choices[0] if len(choices) == 1 else choices,
+        "choices": choices,
         "annotator": person,
         "answered_at": annotation.get("updated_at") or annotation.get("created_at"),
         "seconds": annotation.get("lead_time"),
@@ -194,12 +224,25 @@ def _flattened(task_id: Any, annotation: Mapping[str, Any]) -> dict[str, Any]:
 
 def _answer(entry: Mapping[str, Any]) -> LabelAnswer:
     task_id = _task_id(entry["task_id"])
-    answer = _text(entry["answer"], "answer", "give one class, or other, unsure or bad-image")
+    given = _joined(entry["choices"]) if entry.get("several") else entry["answer"]
+    answer = _text(given, "answer", "give one class, or other, unsure or bad-image", _longest(given))
     annotator = _text(entry["annotator"], "annotator", "name the person who answered")
     answered_at = _moment(entry["answered_at"])
     content = json.dumps([task_id, answer, annotator, answered_at.isoformat()]).encode()
     key = hashlib.sha256(content).hexdigest()[:32]
     return LabelAnswer(task_id, answer, annotator, answered_at, _seconds(entry.get("seconds")), key)
+
+
+def _joined(choices: Sequence[Any]) -> str:
+    if not all(isinstance(choice, str) for choice in choices):
+        raise DataError(f"answer {_shown(choices)} cannot be used; choose among the names of the task")
+    return several.join_choices([unicodedata.normalize("NFC", choice.strip()) for choice in choices])
+
+
+def _longest(answer: Any) -> int:
+    """Return how long an answer may be: one that may be a set of labels, longer than a name."""
+    is_set = isinstance(answer, str) and ("|" in answer or answer.lstrip().startswith("["))
+    return _MOST_OF_A_SET if is_set else _MOST_CHARACTERS
 
 
 def _task_id(value: Any) -> int:
@@ -211,11 +254,11 @@ def _task_id(value: Any) -> int:
     return int(digits)
 
 
-def _text(value: Any, column: str, remedy: str) -> str:
+def _text(value: Any, column: str, remedy: str, most: int = _MOST_CHARACTERS) -> str:
     plain = isinstance(value, str | int) and not isinstance(value, bool)
     text = unicodedata.normalize("NFC", str(value).strip()) if plain else ""
     visible = text.replace("\u200c", "").replace("\u200d", "")  # joiners are part of ordinary words in some scripts
-    if not visible or len(text) > _MOST_CHARACTERS or not visible.isprintable():
+    if not visible or len(text) > most or not visible.isprintable():
         raise DataError(f"{column} {_shown(value)} cannot be used; {remedy}")
     return text
 

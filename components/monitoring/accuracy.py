@@ -145,6 +145,7 @@ class _Strata:
         self.n = counts.labelled.astype(np.float64)
         self.answers = counts.answers
         self.confidence = counts.confidence
+        self.least_missed = counts.least_missed
         self.bins = self.N.shape[1]
         self.N_k = self.N.sum(axis=1)
         self.total = float(self.N.sum())
@@ -221,6 +222,8 @@ def _smoothed_answers(strata: _Strata, b: int) -> FloatArray:
     prior = (1 - strata.bin_accuracy[b]) * strata.confusable
     n = strata.n[:, b, None]
     counted = (strata.answers[:, b, : len(strata.N_k)] + PRIOR_LABELS * prior) / (n + PRIOR_LABELS)
+    if strata.least_missed:
+        counted = np.maximum(counted, strata.least_missed / (n + 1))
     smoothed = np.minimum(np.where(n > 0, counted, prior), 1)
     np.fill_diagonal(smoothed, 0)
     return np.asarray(smoothed)

@@ -7,15 +7,15 @@ alarm and asks for a retraining. Judging every day instead would raise false ala
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.monitoring.accuracy import MOST_UNANSWERED, Estimates
+from components.monitoring.measured import Held, Measured
 from components.monitoring.mix import MixChange, expected_levels, find_mix_change
 from components.monitoring.rates import Rates
 from components.monitoring.reference import (
@@ -30,12 +30,14 @@ from components.monitoring.reference import (
 )
 from components.monitoring.retraining import schedule_due, should_retrain
 from components.monitoring.trigger import Rule, Suspicion, breach, plan_top_up, suspicions
+from components.monitoring.verdict import JUDGED, Stage, decide, evidence_of
 from components.params import Monitor
 from components.records import ClassAccuracy, ClassState, Decision, StratumCounts
 
 __all__ = [
     "Judgement",
     "ReferenceLevel",
+    "Stage",
     "bettered",
     "extended",
     "judge",
@@ -47,9 +49,8 @@ __all__ = [
     "significantly_better",
 ]
 
-Stage = Literal["first", "topped-up"]
 BoolArray = NDArray[np.bool_]
-JUDGED = (ClassState.OK, ClassState.SUSPECT, ClassState.ALARM)
+Plan = Callable[[Sequence[Suspicion]], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,14 +101,34 @@ def judge(
     `stage` is "first" when the draw is answered and "topped-up" when its top-up is. A first judgement whose suspects
     have nothing left to draw is final at once. Without a reference nothing is decided, and the reason says so.
     """
-    nothing = np.zeros_like(np.asarray(counts.population, dtype=np.int64))
     if reference is None or estimates.labelled == 0:
-        return _undecided(estimates, reference, nothing)
+        return undecided(estimates, reference, counts.population)
     known = reference.for_classes(estimates.classes)
     mix_change = find_mix_change(estimates, known, rules)
-    comparisons = _compare(estimates, known, mix_change, rules)
+    expected = expected_levels(estimates, known) if mix_change else (known.precision, known.recall)
+    return conclude(
+        estimates, known, expected, mix_change,
+        plan=lambda suspects: plan_top_up(counts, suspects, rules), rules=rules, stage=stage,
+    )  # fmt: skip
+
+
+def conclude(
+    estimates: Measured,
+    known: Held,
+    expected: tuple[Level, Level],
+    mix_change: MixChange | None,
+    *,
+    plan: Plan,
+    rules: Monitor,
+    stage: Stage,
+) -> Judgement:
+    """Return the judgement of `estimates` against `expected` precision and recall, what `known` is under today's mix.
+
+    plan: given the suspects, worst first, returns further tasks by stratum, the first axis being the classes.
+    """
+    comparisons = _compare(estimates, expected, rules)
     suspects = _ranked(estimates, comparisons, alarm=False)
-    top_up = plan_top_up(counts, suspects, rules) if stage == "first" else nothing
+    top_up = plan(suspects if stage == "first" else ())
     final = stage == "topped-up" or not top_up.any()
     alarms = _ranked(estimates, comparisons, alarm=True) if final else ()
     classes = _class_results(estimates, known, comparisons, suspects=suspects, alarms=alarms, mix_change=mix_change)
@@ -118,22 +139,20 @@ def judge(
         mix_change=mix_change,
         top_up=top_up,
         final=final,
-        decision=_decide(
+        decision=decide(
             suspects,
             alarms,
             classes,
             further=int(top_up.sum()),
             final=final,
             mix_change=mix_change,
-            evidence=_evidence(estimates, known, stage, rules),
+            evidence=evidence_of(estimates, known, stage, rules),
         ),
     )
 
 
-def _compare(
-    estimates: Estimates, known: ReferenceLevel, mix_change: MixChange | None, rules: Monitor
-) -> tuple[_Comparison, ...]:
-    precision, recall = expected_levels(estimates, known) if mix_change else (known.precision, known.recall)
+def _compare(estimates: Measured, expected: tuple[Level, Level], rules: Monitor) -> tuple[_Comparison, ...]:
+    precision, recall = expected
     classes = len(estimates.classes)
     sides: tuple[tuple[Rule, Rates, Level, float], ...] = (
         ("precision", estimates.precision, precision, rules.alpha_precision / classes),
@@ -164,7 +183,7 @@ def _compare(
     return tuple(comparisons)
 
 
-def _ranked(estimates: Estimates, comparisons: Sequence[_Comparison], *, alarm: bool) -> tuple[Suspicion, ...]:
+def _ranked(estimates: Measured, comparisons: Sequence[_Comparison], *, alarm: bool) -> tuple[Suspicion, ...]:
     found: list[Suspicion] = []
     for c in comparisons:
         breached, alpha = (c.condemned, c.alpha_alarm) if alarm else (c.suspect, c.alpha_suspect)
@@ -173,8 +192,8 @@ def _ranked(estimates: Estimates, comparisons: Sequence[_Comparison], *, alarm: 
 
 
 def _class_results(
-    estimates: Estimates,
-    known: ReferenceLevel,
+    estimates: Measured,
+    known: Held,
     comparisons: Sequence[_Comparison],
     *,
     suspects: Sequence[Suspicion],
@@ -199,7 +218,7 @@ def _class_results(
     return tuple(results)
 
 
-def _state(k: int, estimates: Estimates, known: ReferenceLevel, precision: _Comparison) -> ClassState:
+def _state(k: int, estimates: Measured, known: Held, precision: _Comparison) -> ClassState:
     """Return the state of class `k` before suspects and alarms are entered."""
     if not (np.isfinite(estimates.precision.value[k]) or np.isfinite(estimates.recall.value[k])):
         return ClassState.NOT_MEASURABLE
@@ -208,7 +227,7 @@ def _state(k: int, estimates: Estimates, known: ReferenceLevel, precision: _Comp
     return ClassState.OK if precision.sufficient[k] else ClassState.INSUFFICIENT
 
 
-def _why_undecided(k: int, state: ClassState, estimates: Estimates, precision: _Comparison) -> list[str]:
+def _why_undecided(k: int, state: ClassState, estimates: Measured, precision: _Comparison) -> list[str]:
     """Return in words why the state of class `k` is none of ok, suspect and alarm; empty where it is one of them."""
     if state in JUDGED:
         return []
@@ -233,7 +252,7 @@ def _by_class(found: Sequence[Suspicion]) -> Mapping[int, list[Suspicion]]:
     return grouped
 
 
-def _class_accuracy(estimates: Estimates, k: int, state: ClassState, reasons: Sequence[str]) -> ClassAccuracy:
+def _class_accuracy(estimates: Measured, k: int, state: ClassState, reasons: Sequence[str]) -> ClassAccuracy:
     return ClassAccuracy(
         name=estimates.classes[k],
         predicted=int(estimates.predicted[k]),
@@ -245,7 +264,8 @@ def _class_accuracy(estimates: Estimates, k: int, state: ClassState, reasons: Se
     )
 
 
-def _undecided(estimates: Estimates, reference: ReferenceLevel | None, nothing: NDArray[np.int64]) -> Judgement:
+def undecided(estimates: Measured, reference: Held | None, strata: NDArray[np.int64]) -> Judgement:
+    """Return the judgement that decides nothing, for want of a reference or of labels; strata: any array by stratum."""
     if estimates.labelled == 0:
         reason = "accuracy is not measurable: no settled labels for this window"
     else:
@@ -255,54 +275,5 @@ def _undecided(estimates: Estimates, reference: ReferenceLevel | None, nothing: 
         measured = np.isfinite(estimates.precision.value[k]) or np.isfinite(estimates.recall.value[k])
         state = ClassState.NO_REFERENCE if measured and reference is None else ClassState.NOT_MEASURABLE
         results.append(_class_accuracy(estimates, k, state, (reason,)))
+    nothing = np.zeros(np.shape(strata), dtype=np.int64)
     return Judgement(tuple(results), (), (), None, nothing, final=True, decision=Decision("none", reason=reason))
-
-
-def _decide(
-    suspects: Sequence[Suspicion],
-    alarms: Sequence[Suspicion],
-    classes: Sequence[ClassAccuracy],
-    *,
-    further: int,
-    final: bool,
-    mix_change: MixChange | None,
-    evidence: Mapping[str, Any],
-) -> Decision:
-    note = f"; {mix_change.describe()}" if mix_change else ""
-    found = {
-        **evidence,
-        "suspects": [[s.name, s.rule, s.value, s.reference, s.upper] for s in suspects],
-        "alarms": [[s.name, s.rule, s.value, s.reference, s.upper] for s in alarms],
-    }
-    if alarms:
-        reason = "accuracy fell: " + "; ".join(f"{s.name} {s.describe()}" for s in alarms) + note
-        return Decision("retrain", tuple(dict.fromkeys(s.name for s in alarms)), reason, found)
-    if not final:
-        named = tuple(dict.fromkeys(s.name for s in suspects))
-        return Decision("ask-labels", named, f"{further} more labels asked for {', '.join(named)}{note}", found)
-    if suspects:
-        named = tuple(dict.fromkeys(s.name for s in suspects))
-        return Decision("none", (), f"suspected but not shown on all labels: {', '.join(named)}{note}", found)
-    return Decision("none", (), f"{_nothing_fell(classes)}{note}", found)
-
-
-def _nothing_fell(classes: Sequence[ClassAccuracy]) -> str:
-    """Return that no class fell, and how many could not be judged: silence about those would read as health."""
-    unjudged = Counter(str(c.state) for c in classes if c.state not in JUDGED)
-    if not unjudged:
-        return "no class is shown to have fallen"
-    which = ", ".join(f"{count} {state}" for state, count in sorted(unjudged.items()))
-    if unjudged.total() == len(classes):
-        return f"no class could be judged: {which}"
-    return f"no class is shown to have fallen, {unjudged.total()} of {len(classes)} could not be judged: {which}"
-
-
-def _evidence(estimates: Estimates, known: ReferenceLevel, stage: Stage, rules: Monitor) -> dict[str, Any]:
-    return {
-        "stage": stage,
-        "labels": estimates.labelled,
-        "drawn": estimates.drawn,
-        "reference_window": known.window,
-        "reference_labels": known.labels,
-        "rules": rules.model_dump(),
-    }

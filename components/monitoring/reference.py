@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from components.errors import DataError
 from components.monitoring.accuracy import MOST_UNANSWERED, Estimates
 from components.monitoring.rates import Rates, lower_bound, upper_bound
 from components.params import Monitor
+
+if TYPE_CHECKING:
+    from components.monitoring.measured import Held, Measured
 
 FloatArray = NDArray[np.float64]
 
@@ -223,7 +226,7 @@ def next_level(
     return ("extended", wider, added) if added else ("kept", level, ())
 
 
-def significantly_better(estimates: Estimates, reference: ReferenceLevel, rules: Monitor) -> bool:
+def significantly_better(estimates: Measured, reference: Held, rules: Monitor) -> bool:
     """Return whether `estimates` may replace `reference`: some class shown better, and none suspected worse.
 
     Better: the lower bound of the difference in precision is above 0 at `alpha_precision` shared over the classes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -97,7 +97,5 @@ def plan_top_up(counts: StratumCounts, suspects: Sequence[Suspicion], rules: Mon
         else:
             extra = spread_recall_top_up(drawn, suspect.class_index, rules.topup_labels)
         plan += extra
-        drawn = StratumCounts(
-            counts.classes, counts.population, counts.labelled, counts.answers, counts.drawn + plan, counts.confidence
-        )
+        drawn = replace(counts, drawn=counts.drawn + plan)
     return plan

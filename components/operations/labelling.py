@@ -14,6 +14,7 @@ from components.data.decode import file_suffix
 from components.errors import ConfigurationError, RefusedError
 from components.labels.consensus import settle
 from components.labels.exchange import export_csv, export_label_studio, read_answers
+from components.operations.label_draws import draw_labels
 from components.operations.monitoring import asking
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle, first_reference, latest_closed, require_closed
@@ -28,7 +29,8 @@ def draw_window(services: Services, window_name: str | None, *, now: datetime) -
     The first complete window of the service is drawn at `reference_factor` times the budget, another one with more
     labels than its budget where a question stayed open or something newly drifted (`raised`). A share of the tasks is
     asked again in the check queue, of other people: from that it is known how often answers are wrong. No prediction is
-    drawn in two windows: where another one has drawn some of them, this one draws the rest.
+    drawn in two windows: where another one has drawn some of them, this one draws the rest. Images that carry several
+    labels are drawn for all of them together, never raised and never asked again.
     Raises RefusedError, with the reason, for a window that cannot be closed yet, or of which nothing is left.
     """
     rules = services.workspace.params.labelling
@@ -45,6 +47,9 @@ def draw_window(services: Services, window_name: str | None, *, now: datetime) -
     for segment in segments:
         reference = is_reference_window(services, window, now)
         left = covered[segment.model_version]
+        if segment.several:
+            draws.append(draw_labels(services, window, segment, left, reference=reference, now=now))
+            continue
         asked = asking.decide(
             services, window, segment.model_version, predictions=left.left, reference=reference, now=now
         )

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -13,9 +14,10 @@ from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql import insert
 
 from components.errors import DataError
+from components.labels import several
 from components.labels.consensus import Settled
 from components.records import Answer, LabelAnswer, require_utc
-from components.store.class_lists import classes_of
+from components.store.class_lists import class_lists
 from components.store.database import Database
 from components.store.tables import label
 from components.store.values import clean_text
@@ -29,10 +31,22 @@ _ADOPT = text(
     """
 UPDATE label l SET task_id = t.id
 FROM label_task t JOIN class_list c ON c.id = t.class_list_id
-WHERE l.task_id IS NULL AND t.id = l.task_number
+WHERE l.task_id IS NULL AND t.id = l.task_number AND NOT c.several
     AND (l.answer = ANY(c.classes) OR l.answer = ANY(CAST(:reserved AS text[])))
 RETURNING t.id
 """
+)
+# Sets of labels are read in Python: a parked one is as it was written.
+_PARKED = text(
+    """
+SELECT l.id, l.answer, c.classes FROM label l
+JOIN label_task t ON t.id = l.task_number JOIN class_list c ON c.id = t.class_list_id
+WHERE l.task_id IS NULL AND c.several
+"""
+)
+_ADOPT_SETS = text(
+    "UPDATE label SET task_id = task_number WHERE id = ANY(CAST(:ids AS bigint[])) AND task_id IS NULL"
+    " RETURNING task_id"
 )
 # Locked in one order, so that two deliveries about the same tasks wait for each other and never deadlock.
 _LOCK = text(
@@ -66,24 +80,53 @@ def record_answers(db: Database, answers: Sequence[LabelAnswer], now: datetime, 
 
     Keys: `new`, `repeated` (the same key from the same person before), `parked` (no such task yet), `adopted` (parked
     before, task known now), and, of tasks, `settled` and `adjudication`, those whose verdict changed.
-    settle: given (annotator, answer) pairs, oldest first, returns the verdict, or None while too few answered.
+    settle: given (annotator, answer) pairs, oldest first, returns the verdict, or None while too few answered. Where
+    images carry several labels, answers are sets, stored as JSON, and each label is settled as a question of its own.
     Raises DataError, naming task and answer, for an answer that is not in the task's class list.
     """
     done: Counter[str] = Counter(dict.fromkeys(("new", "repeated", "parked", "adopted", "settled", "adjudication"), 0))
     with db.transaction() as connection:
         asked = sorted({answer.task_id for answer in answers})
         known = {row.id: row for row in connection.execute(_LOCK, {"ids": asked})}
-        lists = {number: classes_of(connection, number) for number in {row.class_list_id for row in known.values()}}
-        allowed = {number: frozenset((*classes, *RESERVED)) for number, classes in lists.items()}
-        for answer in answers:
+        lists = class_lists(connection, (row.class_list_id for row in known.values()))
+        allowed = {number: frozenset((*found.classes, *RESERVED)) for number, found in lists.items()}
+
+        def checked(answer: LabelAnswer) -> LabelAnswer:
             task = known.get(answer.task_id)
-            if task is not None and answer.answer not in allowed[task.class_list_id]:
-                raise _not_allowed(answer, lists[task.class_list_id])
+            if task is None:  # not known yet: it is stored as it is
+                return answer
+            if lists[task.class_list_id].several:
+                return _as_set(answer, lists[task.class_list_id].classes)
+            if answer.answer not in allowed[task.class_list_id]:
+                raise _not_allowed(answer, lists[task.class_list_id].classes)
+            return answer
+
+        answers = [checked(answer) for answer in answers]
         touched = _store(connection, answers, known, now, done)
-        adopted = connection.scalars(_ADOPT, {"reserved": list(RESERVED)}).all()
+        adopted = [*connection.scalars(_ADOPT, {"reserved": list(RESERVED)}), *_adopted_sets(connection)]
         done["adopted"] = len(adopted)
         _settle(connection, sorted(touched | set(adopted)), settle, now, done)
     return dict(done)
+
+
+def _as_set(answer: LabelAnswer, classes: Sequence[str]) -> LabelAnswer:
+    """Return an answer of several labels as it is stored."""
+    try:
+        return replace(answer, answer=several.parse(answer.answer, classes), key=_given_key(answer))
+    except DataError as error:
+        raise DataError(f"task {answer.task_id}, by {answer.annotator!r}: {error}") from error
+
+
+def _adopted_sets(connection: Connection) -> list[int]:
+    """Give parked sets of labels their tasks, where they can be read, and return the tasks."""
+    readable = []
+    for number, answer, classes in connection.execute(_PARKED).all():
+        try:
+            several.parse(answer, classes)
+        except DataError:
+            continue
+        readable.append(number)
+    return list(connection.scalars(_ADOPT_SETS, {"ids": readable})) if readable else []
 
 
 def _not_allowed(answer: LabelAnswer, classes: Sequence[str]) -> DataError:
@@ -125,9 +168,12 @@ def _row(answer: LabelAnswer, is_known: bool, now: datetime) -> dict[str, Any]:
 
 def _stored_key(answer: LabelAnswer) -> str:
     # The caller's key counts within task and person only: a page that numbers from 1 must not lose other people's work.
-    given = answer.key if answer.key is not None else f"{require_utc(answer.answered_at).isoformat()} {answer.answer}"
-    whole = f"{answer.task_id}\0{answer.annotator}\0{given}"
+    whole = f"{answer.task_id}\0{answer.annotator}\0{_given_key(answer)}"
     return hashlib.sha256(whole.encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def _given_key(answer: LabelAnswer) -> str:
+    return answer.key if answer.key is not None else f"{require_utc(answer.answered_at).isoformat()} {answer.answer}"
 
 
 def _settle(connection: Connection, task_ids: list[int], settle: Settle, now: datetime, done: Counter[str]) -> None:
@@ -135,11 +181,14 @@ def _settle(connection: Connection, task_ids: list[int], settle: Settle, now: da
         return
     given: dict[int, list[tuple[str, str]]] = defaultdict(list)
     found = connection.execute(_LOCK, {"ids": task_ids}).all()
+    lists = class_lists(connection, (row.class_list_id for row in found))
     for task_id, annotator, answer in connection.execute(_GIVEN, {"ids": task_ids}):
         given[task_id].append((annotator, answer))
     changed = []
     for row in found:
-        verdict = settle(given[row.id])
+        answers = given[row.id]
+        task_list = lists[row.class_list_id]
+        verdict = several.settle_labels(answers, task_list.classes, settle) if task_list.several else settle(answers)
         state, answer = ("open", None) if verdict is None else (verdict.outcome, verdict.answer)
         if (state, answer) != (row.state, row.settled_answer):
             changed.append((row.id, state, answer))

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from components.errors import ConfigurationError, ConflictError, DataError, IntegrityError
 from components.records import SetAside, Window, require_utc
-from components.store.class_lists import class_list_id, classes_of
+from components.store.class_lists import class_list_id, classes_of, is_several
 from components.store.database import Database, Store, within
 from components.store.tables import batch as batch_table
 from components.store.tables import model_version as model_table
@@ -40,17 +40,19 @@ class Batch:
     month: date
     state: str
     rows: int
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The predictions of one serving model in one window."""
+    """The predictions of one serving model in one window; several: of any number of labels an image."""
 
     model_version: int
     classes: tuple[str, ...]
     predictions: int
     first_at: datetime
     last_at: datetime
+    several: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,11 @@ def open_batch(
     items: int,
     scored_at: datetime,
     now: datetime,
+    several: bool = False,
 ) -> Batch:
     """Return the batch called `batch_id`, made if it is new; of an existing one, time, month and model stay as stored.
 
+    several: the model's class list is one of labels, of which an image carries any number.
     Raises ConflictError if the key came with other content before; ConfigurationError for a naive or future
     `scored_at`, an unknown model, or a class list that is not the model's.
     """
@@ -86,7 +90,7 @@ def open_batch(
     with db.transaction() as connection:
         stored = _find(connection, batch_id)
         if stored is None:
-            list_id = class_list_id(connection, class_list, now)
+            list_id = class_list_id(connection, class_list, now, several=several)
             _check_model(connection, model_version, list_id)
             month = scored_at.date().replace(day=1)
             row = {
@@ -206,6 +210,7 @@ def segments(db: Database, window: Window) -> list[Segment]:
                 int(row.predictions),
                 row.first_at,
                 row.last_at,
+                is_several(connection, row.class_list_id),
             )
             for row in connection.execute(asked).all()
         ]
@@ -279,6 +284,7 @@ def _batch_of(connection: Connection, row: Row[Any]) -> Batch:
         month=row.month,
         state=row.state,
         rows=row.rows,
+        several=is_several(connection, row.class_list_id),
     )
 
 

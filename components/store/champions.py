@@ -32,7 +32,7 @@ def register_model(store: Store, model: ModelVersion) -> None:
             "run_id": model.run_id,
             "dataset_version": model.dataset_version,
             "git_commit": model.git_commit,
-            "class_list_id": class_list_id(connection, model.classes, model.created_at),
+            "class_list_id": class_list_id(connection, model.classes, model.created_at, several=model.several),
             "artifact_sha256": model.artifact_sha256,
             "preprocess_sha256": model.preprocess_sha256,
             "state": "candidate",
@@ -168,7 +168,8 @@ def _lock_pointer(connection: Connection, *, first: int | None, now: datetime) -
 
 
 def _asked() -> Select[Any]:
-    return select(model_table, class_list.c.classes).join(class_list, class_list.c.id == model_table.c.class_list_id)
+    asked = select(model_table, class_list.c.classes, class_list.c.several)
+    return asked.join(class_list, class_list.c.id == model_table.c.class_list_id)
 
 
 def _model(connection: Connection, version: int) -> ModelVersion:
@@ -191,6 +192,7 @@ def _record(row: Row[Any]) -> ModelVersion:
         state=row.state,
         created_at=row.created_at,
         metrics=row.metrics,
+        several=row.several,
     )
 
 

@@ -32,6 +32,7 @@ SELECT count(*), count(*) FILTER (WHERE a.settled_answer <> c.settled_answer)
 FROM label_task c
 JOIN label_task a ON a.queue = 'accuracy' AND a.window_name = c.window_name AND a.model_version = c.model_version
     AND a.batch_number = c.batch_number AND a.item_no = c.item_no
+JOIN class_list l ON l.id = c.class_list_id AND NOT l.several
 WHERE c.queue = 'check' AND c.state = 'settled' AND a.state = 'settled' AND c.settled_at >= :since
     AND NOT EXISTS (
         SELECT 1 FROM label x JOIN label y ON y.annotator = x.annotator WHERE x.task_id = a.id AND y.task_id = c.id
@@ -56,6 +57,7 @@ def fill_check_queue(db: Database, window: Window, model_version: int, *, share:
 def answer_pairs(db: Database, *, since: datetime) -> tuple[int, int]:
     """Return how many images have two verdicts of different people, checked at or after `since`, and how many differ.
 
+    Images of one class each: how often a set of labels is wrong is another question.
     A verdict that rests on one person's second look at the own answer is no second opinion, and is left out.
     """
     with db.transaction() as connection:

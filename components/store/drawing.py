@@ -106,21 +106,21 @@ def freeze_and_draw(
     Raises DataError if an n_h is negative or above its N_h.
     """
     with db.transaction() as connection:
-        span = _locked_span(connection, window, model_version)
-        stored = _find(connection, span, FIRST)
+        span = locked_span(connection, window, model_version)
+        stored = find_draw(connection, span, FIRST)
         if stored is not None:
-            return _size(connection, stored.id)
+            return draw_size(connection, stored.id)
         elsewhere = {n for numbers in drawn_elsewhere(connection, window, model_version).values() for n in numbers}
         span = span.limited_to([number for number in span.batches if number not in elsewhere])
         population = _population(connection, span)
         counted = _stratum_counts(span.classes, population)
         sizes = _checked(counted, allocate(counted))
-        draw_id = _insert_draw(connection, span, FIRST, kind, {"budget": budget, "frozen_at": require_utc(now)})
-        _insert_parts(connection, draw_batch, [{"draw_id": draw_id, "batch_number": n} for n in span.batches])
+        draw_id = insert_draw(connection, span, FIRST, kind, {"budget": budget, "frozen_at": require_utc(now)})
+        insert_parts(connection, draw_batch, [{"draw_id": draw_id, "batch_number": n} for n in span.batches])
         strata = [
             {**row, "draw_id": draw_id, "drawn": int(sizes[row["predicted"], row["conf_bin"]])} for row in population
         ]
-        _insert_parts(connection, draw_stratum, strata)
+        insert_parts(connection, draw_stratum, strata)
         return _make_tasks(connection, span, draw_id, draw_id, now)
 
 
@@ -133,19 +133,19 @@ def top_up(db: Database, window: Window, model_version: int, extra: NDArray[np.i
     import numpy as np
 
     with db.transaction() as connection:
-        span = _locked_span(connection, window, model_version)
-        first = _find(connection, span, FIRST)
+        span = locked_span(connection, window, model_version)
+        first = find_draw(connection, span, FIRST)
         if first is None:
             raise ConfigurationError(f"window {window.name}, model {model_version}: nothing was drawn; draw first")
-        stored = _find(connection, span, TOP_UP)
+        stored = find_draw(connection, span, TOP_UP)
         if stored is not None:
-            return _size(connection, stored.id)
+            return draw_size(connection, stored.id)
         frozen = _frozen(connection, first.id, span)
         if np.shape(extra) != frozen.population.shape or np.any(np.asarray(extra) < 0):
             raise DataError(f"a top-up must be {frozen.population.shape} numbers of 0 or more, not {extra!r}")
         sizes = np.minimum(frozen.drawn + extra, frozen.population).astype(np.int64)
         moment = {"budget": int(np.sum(extra)), "frozen_at": require_utc(now)}
-        draw_id = _insert_draw(connection, span, TOP_UP, "topup", moment)
+        draw_id = insert_draw(connection, span, TOP_UP, "topup", moment)
         _grow(connection, first.id, frozen, sizes)
         population = select(draw_batch.c.batch_number).where(draw_batch.c.draw_id == first.id)
         span = span.limited_to(connection.scalars(population.order_by(draw_batch.c.batch_number)).all())
@@ -158,7 +158,12 @@ def counts(db: Database, window: Window, model_version: int) -> StratumCounts:
     """Return N_h, n_h and x_hy of the segment: frozen where a draw was made, else its rows so far and no labels."""
     with db.transaction() as connection:
         span = span_of(connection, window, model_version)
-        first = _find(connection, span, FIRST)
+        if span.several:
+            raise DataError(
+                f"model version {model_version} predicts several labels an image: its counts are those of each label "
+                "(`label_counts`), not of classes"
+            )
+        first = find_draw(connection, span, FIRST)
         if first is None:
             return _stratum_counts(span.classes, _population(connection, span))
         return _with_answers(connection, span, _frozen(connection, first.id, span))
@@ -167,17 +172,17 @@ def counts(db: Database, window: Window, model_version: int) -> StratumCounts:
 def response(db: Database, window: Window, model_version: int, round_no: int) -> Response | None:
     """Return how far round 1 (the draw) or 2 (its top-up) is answered, or None if it was not drawn."""
     with db.transaction() as connection:
-        found = _find(connection, span_of(connection, window, model_version), round_no)
+        found = find_draw(connection, span_of(connection, window, model_version), round_no)
         if found is None:
             return None
         answered = select(func.count()).where(label_task.c.draw_id == found.id, label_task.c.state != "open")
-        return Response(connection.execute(answered).scalar_one(), _size(connection, found.id), found.frozen_at)
+        return Response(connection.execute(answered).scalar_one(), draw_size(connection, found.id), found.frozen_at)
 
 
 def draw_kind(db: Database, window: Window, model_version: int) -> str | None:
     """Return "reference" or "regular", how the segment's first draw was made, or None without one."""
     with db.transaction() as connection:
-        found = _find(connection, span_of(connection, window, model_version), FIRST)
+        found = find_draw(connection, span_of(connection, window, model_version), FIRST)
     return None if found is None else str(found.kind)
 
 
@@ -190,14 +195,16 @@ def drawn_windows(db: Database, model_version: int) -> list[Window]:
         return sorted(Window.parse(name) for name in connection.execute(asked).scalars())
 
 
-def _locked_span(connection: Connection, window: Window, model_version: int) -> Span:
+def locked_span(connection: Connection, window: Window, model_version: int) -> Span:
+    """Return the span of a model's closed batches in a window, holding the lock of the model's draws."""
     # One draw of a model at a time: two windows that overlap must each see what the other has drawn.
     name = f"draw {model_version}"
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
     return span_of(connection, window, model_version, closed_only=True)
 
 
-def _find(connection: Connection, span: Span, round_no: int) -> Row[Any] | None:
+def find_draw(connection: Connection, span: Span, round_no: int) -> Row[Any] | None:
+    """Return the row of the segment's draw of this round, or None."""
     asked = select(draw_table).where(
         draw_table.c.window_name == span.window,
         draw_table.c.model_version == span.model_version,
@@ -206,17 +213,20 @@ def _find(connection: Connection, span: Span, round_no: int) -> Row[Any] | None:
     return connection.execute(asked).one_or_none()
 
 
-def _insert_draw(connection: Connection, span: Span, round_no: int, kind: str, facts: dict[str, Any]) -> int:
+def insert_draw(connection: Connection, span: Span, round_no: int, kind: str, facts: dict[str, Any]) -> int:
+    """Store a draw and return its number."""
     row = {"window_name": span.window, "model_version": span.model_version, "round": round_no, "kind": kind, **facts}
     return int(connection.execute(insert(draw_table).values(row).returning(draw_table.c.id)).scalar_one())
 
 
-def _insert_parts(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
+def insert_parts(connection: Connection, table: Any, rows: list[dict[str, Any]]) -> None:
+    """Insert any number of rows, so many a statement."""
     for start in range(0, len(rows), _ROWS_A_STATEMENT):
         connection.execute(insert(table).values(rows[start : start + _ROWS_A_STATEMENT]))
 
 
-def _size(connection: Connection, draw_id: int) -> int:
+def draw_size(connection: Connection, draw_id: int) -> int:
+    """Return how many tasks a draw made."""
     return int(connection.execute(select(func.count()).where(label_task.c.draw_id == draw_id)).scalar_one())
 
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from sqlalchemy import func, select, text
 
 from components.errors import DataError
-from components.records import LabelTask, Window, require_utc
+from components.records import LabelSetTask, LabelTask, Window, require_utc
 from components.store.answers import record_answers
-from components.store.class_lists import classes_of
+from components.store.class_lists import class_lists
 from components.store.database import Database, Store, within
 from components.store.drawing import Response, counts, draw_kind, drawn_windows, freeze_and_draw, response, top_up
 from components.store.spans import span_of
@@ -69,6 +69,33 @@ ORDER BY CASE WHEN :by_chance THEN p.u ELSE p.confidence END, p.u
 LIMIT :limit
 """
 )
+# The same of labels: the least confident decisions about them, whether they are there or not, and predictions of them.
+_FILL_OF_LABELS = text(
+    """
+INSERT INTO label_task (
+    queue, window_name, model_version, class_list_id, month, batch_number, item_no, image_id,
+    shard_id, shard_row, predicted, conf_bin, u, state, created_at
+)
+SELECT 'training', :window, CAST(:version AS integer), CAST(:class_list AS integer), p.month, p.batch_number,
+    p.item_no, p.image_id, p.shard_id, p.shard_row, p.predicted, p.conf_bin, p.u, 'open', :now
+FROM (
+    SELECT DISTINCT ON (q.image_id) q.* FROM (
+        SELECT r.*, l.confidence AS in_label FROM label_prediction l
+        JOIN prediction r ON r.month = l.month AND r.batch_number = l.batch_number AND r.item_no = l.item_no
+            AND r.model_version = l.model_version
+        WHERE l.month BETWEEN :first_month AND :last_month AND l.model_version = :version AND NOT l.shadow
+            AND l.batch_number = ANY(CAST(:batches AS bigint[])) AND l.label = ANY(CAST(:wanted AS smallint[]))
+            AND (l.positive OR NOT :by_chance)
+            AND NOT EXISTS (SELECT 1 FROM label_task t WHERE t.image_id = r.image_id)
+        ORDER BY CASE WHEN :by_chance THEN l.u ELSE l.confidence END, l.u
+        LIMIT CAST(:limit AS bigint) * 4
+    ) q
+    ORDER BY q.image_id, q.in_label, q.u
+) p
+ORDER BY CASE WHEN :by_chance THEN p.u ELSE p.in_label END, p.u
+LIMIT :limit
+"""
+)
 _TASKS = text(
     """
 SELECT t.id, t.queue, t.image_id, t.class_list_id, t.window_name FROM label_task t
@@ -98,6 +125,7 @@ _IN_USE = text(
 SELECT DISTINCT t.month FROM label_task t JOIN class_list c ON c.id = t.class_list_id
 WHERE (
         t.state = 'settled' AND t.exported_in IS NULL AND t.settled_answer = ANY(c.classes) AND t.queue <> 'check'
+        AND NOT c.several
     )
     OR (t.state <> 'settled' AND t.created_at >= :since)
 """
@@ -171,7 +199,7 @@ def fill_training_queue(
         made = 0
         for by_chance, share in ((False, (room + 1) // 2), (True, room)):
             asked = {**values, "by_chance": by_chance, "limit": share - made}
-            made += connection.execute(_FILL, asked).rowcount
+            made += connection.execute(_FILL_OF_LABELS if span.several else _FILL, asked).rowcount
         return made
 
 
@@ -180,8 +208,12 @@ def tasks(db: Database, queue: str, limit: int | None, states: Collection[str] =
     values = {"queue": queue, "limit": limit, "states": list(states)}
     with db.transaction() as connection:
         rows = connection.execute(_TASKS, values).all()
-        lists = {number: classes_of(connection, number) for number in {row.class_list_id for row in rows}}
-        return [LabelTask(r.id, r.queue, r.image_id, lists[r.class_list_id], r.window_name) for r in rows]
+        lists = class_lists(connection, (row.class_list_id for row in rows))
+        kinds = {number: (LabelSetTask if found.several else LabelTask) for number, found in lists.items()}
+        return [
+            kinds[r.class_list_id](r.id, r.queue, r.image_id, lists[r.class_list_id].classes, r.window_name)
+            for r in rows
+        ]
 
 
 def open_count(db: Database, queue: str) -> int:

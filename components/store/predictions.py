@@ -29,8 +29,9 @@ from components.store.batches import (
     written,
 )
 from components.store.chunks import COPIED_COLUMNS, check_chunk, encode, uniform_of, uniforms_of
-from components.store.class_lists import classes_of
+from components.store.class_lists import classes_of, is_several
 from components.store.database import Database, copy_in
+from components.store.label_chunks import check_labels, write_labels
 from components.store.tables import batch as batch_table
 from components.store.tables import image_shard, prediction
 from components.store.tables import model_version as model_table
@@ -82,8 +83,9 @@ def write_chunk(
     version = batch.model_version if model_version is None else model_version
     if shadow == (version == batch.model_version):
         raise DataError(f"batch {batch.id!r}: model {version} and shadow={shadow} contradict each other")
-    classes = batch.classes if not shadow else _classes_of_model(db, version)
+    classes, several = (batch.classes, batch.several) if not shadow else _classes_of_model(db, version)
     check_chunk(chunk, items=batch.items, classes=len(classes))
+    check_labels(chunk, several=several)
     if not len(chunk.item_no):
         return 0
     for _ in range(_TRIES):
@@ -123,6 +125,8 @@ def _write_missing(db: Database, batch: Batch, chunk: ScoredChunk, version: int,
             raise IntegrityError(f"batch {batch.id!r}: PostgreSQL took {new} of {len(missing)} rows; none was kept")
         if not shadow:
             _count(connection, batch, new)
+        if chunk.positive is not None:
+            write_labels(connection, chunk, batch.id, constants, missing)
         return new
 
 
@@ -170,10 +174,10 @@ def _count(connection: Connection, batch: Batch, new: int) -> None:
         raise ConflictError(f"batch {batch.id!r} is closed; {new} further rows are refused")
 
 
-def _classes_of_model(db: Database, version: int) -> tuple[str, ...]:
+def _classes_of_model(db: Database, version: int) -> tuple[tuple[str, ...], bool]:
     asked = select(model_table.c.class_list_id).where(model_table.c.version == version)
     with db.transaction() as connection:
         number = connection.execute(asked).scalar_one_or_none()
         if number is None:
             raise DataError(f"model version {version} is not registered; register it before scoring with it")
-        return classes_of(connection, number)
+        return classes_of(connection, number), is_several(connection, number)

@@ -41,8 +41,13 @@ class DriftReference:
     set_at: datetime
 
 
-def reference_level(db: Database, classes: Sequence[str] | None = None) -> Reference | None:
-    """Return the newest reference of a class list (None: the newest of all), or None before the first."""
+def reference_level(
+    db: Database, classes: Sequence[str] | None = None, *, several: bool | None = None
+) -> Reference | None:
+    """Return the newest reference of a class list (None: the newest of all), or None before the first.
+
+    several: only of lists whose images carry several labels, or only of others (None: of both).
+    """
     asked = (
         select(reference_table, class_list.c.classes)
         .join(class_list, class_list.c.id == reference_table.c.class_list_id)
@@ -51,6 +56,8 @@ def reference_level(db: Database, classes: Sequence[str] | None = None) -> Refer
     )
     if classes is not None:
         asked = asked.where(class_list.c.classes == list(classes))
+    if several is not None:
+        asked = asked.where(class_list.c.several == several)
     with db.transaction() as connection:
         row = connection.execute(asked).one_or_none()
     if row is None:

@@ -22,6 +22,8 @@ _SEGMENTS = text(
 SELECT d.window_name, d.model_version, d.frozen_at, f.judged_at AS first_at, s.judged_at AS topped_up_at,
     coalesce(s.payload, f.payload) AS payload
 FROM draw d
+JOIN model_version m ON m.version = d.model_version
+JOIN class_list c ON c.id = m.class_list_id AND NOT c.several
 LEFT JOIN judgement f ON f.window_name = d.window_name AND f.model_version = d.model_version AND f.round = 1
 LEFT JOIN judgement s ON s.window_name = d.window_name AND s.model_version = d.model_version AND s.round = 2
 WHERE d.round = 1
@@ -78,7 +80,10 @@ class Begun(NamedTuple):
 
 
 def drawn_segments(db: Database) -> list[DrawnSegment]:
-    """Return every segment that a sample was drawn of, in the order of their first judgements; unjudged ones last."""
+    """Return every segment that a sample was drawn of, in the order of their first judgements; unjudged ones last.
+
+    Segments whose images carry several labels are left out: no rules are replayed on them.
+    """
     with db.transaction() as connection:
         return [DrawnSegment(*row) for row in connection.execute(_SEGMENTS)]
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select, text
 
 from components.errors import ConfigurationError
 from components.records import Window
-from components.store.class_lists import classes_of
+from components.store.class_lists import classes_of, is_several
 from components.store.tables import model_version as model_table
 
 _BATCHES = text(
@@ -26,7 +26,7 @@ ORDER BY number
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where a segment's predictions lie. `batches` are the numbers of its batches."""
+    """Where a segment's predictions lie. `batches` are the numbers of its batches; several: of labels, not classes."""
 
     window: str
     model_version: int
@@ -35,6 +35,7 @@ class Span:
     first_month: date
     last_month: date
     batches: tuple[int, ...]
+    several: bool = False
 
     def binds(self) -> dict[str, Any]:
         """Return the values that the queries of this package bind."""
@@ -61,7 +62,8 @@ def span_of(connection: Connection, window: Window, model_version: int, *, close
     first, last = months_of(window)
     batches = batches_of(connection, window, model_version, closed_only=closed_only)
     classes = classes_of(connection, class_list)
-    return Span(window.name, model_version, class_list, classes, first, last, tuple(batches))
+    several = is_several(connection, class_list)
+    return Span(window.name, model_version, class_list, classes, first, last, tuple(batches), several)
 
 
 def batches_of(

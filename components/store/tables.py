@@ -57,6 +57,7 @@ class_list = Table(
     _has("classes", TEXTS),
     _has("digest", Text),
     _has("created_at", MOMENT),
+    _has("several", Boolean),
 )
 
 model_version = Table(
@@ -123,6 +124,34 @@ prediction = Table(
     _has("image_id", Text),
     _has("name", Text),
     _has("probabilities", LargeBinary),
+)
+
+label_prediction = Table(
+    "label_prediction",
+    METADATA,
+    _key("month", Date),
+    _key("batch_number", BigInteger),
+    _key("item_no", Integer),
+    _key("model_version", Integer),
+    _key("label", SmallInteger),
+    _has("conf_bin", SmallInteger),
+    _has("u_octave", SmallInteger),
+    _has("positive", Boolean),
+    _has("shadow", Boolean),
+    _has("u", Double),
+    _has("confidence", REAL),
+)
+
+label_count = Table(
+    "label_count",
+    METADATA,
+    _key("batch_number", BigInteger),
+    _key("model_version", Integer),
+    _key("label", SmallInteger),
+    _key("positive", Boolean),
+    _key("conf_bin", SmallInteger),
+    _has("n", BigInteger),
+    _has("millionths", BigInteger),
 )
 
 set_aside = Table(
@@ -194,6 +223,19 @@ draw_stratum = Table(
     _has("drawn", BigInteger),
 )
 
+draw_label_stratum = Table(
+    "draw_label_stratum",
+    METADATA,
+    _key("draw_id", BigInteger),
+    _key("label", SmallInteger),
+    _key("positive", Boolean),
+    _key("conf_bin", SmallInteger),
+    _has("population", BigInteger),
+    _has("sum_conf", Double),
+    _has("drawn", BigInteger),
+    _may("largest_u", Double),
+)
+
 label_task = Table(
     "label_task",
     METADATA,
@@ -218,6 +260,7 @@ label_task = Table(
     _may("settled_at", MOMENT),
     _may("exported_in", Text),
     _has("created_at", MOMENT),
+    _may("strata", ARRAY(SmallInteger)),
 )
 
 label = Table(

@@ -102,6 +102,44 @@ def test_predictions_of_the_first_schema_are_kept(
     assert kept == stored
 
 
+def test_what_the_fourth_schema_holds_is_kept_and_its_months_take_labels(
+    empty: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alembic import command
+
+    upgrade = command.upgrade
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "upgrade", lambda config, _head: upgrade(config, "0004"))
+        empty.migrate()
+    fill = """
+        INSERT INTO class_list (classes, digest, created_at) VALUES ('{cat,dog}', 'd', now());
+        INSERT INTO model_version VALUES (1, 'r', 'data', 'commit', 1, 'a', 'p', 'candidate', now(), '{}');
+        INSERT INTO batch (id, content_sha256, source, model_version, class_list_id, items, scored_at, month, state,
+            opened_at) VALUES ('b1', 'c', 's', 1, 1, 1, '2026-11-20T12:00:00Z', '2026-11-01', 'closed', now());
+        SELECT ensure_prediction_month('2026-11-01');
+        INSERT INTO image_shard (name) VALUES ('shard');
+        INSERT INTO label_task (queue, window_name, model_version, class_list_id, month, batch_number, item_no,
+            image_id, shard_id, shard_row, predicted, conf_bin, u, state, settled_answer, settled_at, created_at)
+        VALUES ('training', '2026-11', 1, 1, '2026-11-01', 1, 0, 'i', 1, 0, 0, 3, 0.5, 'settled', 'dog', now(), now());
+    """
+    tables = ("class_list", "model_version", "batch", "label_task")
+    with empty.transaction() as connection:
+        connection.exec_driver_sql(fill)
+        before = {name: connection.execute(text(f"SELECT * FROM {name}")).mappings().all() for name in tables}
+    empty.migrate()
+    new = {"class_list": {"several": False}, "label_task": {"strata": None}}
+    with empty.transaction() as connection:
+        for name in tables:
+            after = connection.execute(text(f"SELECT * FROM {name}")).mappings().all()
+            assert after == [{**row, **new.get(name, {})} for row in before[name]]
+        assert connection.scalars(text("SELECT answer FROM trainable_label")).all() == ["dog"]
+        month = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'label_prediction'::regclass"
+        assert connection.scalar(text(month)) == 1
+        connection.execute(
+            text("INSERT INTO label_prediction VALUES ('2026-11-01', 1, 0, 1, 0, 3, 20, true, false, 0.5, 0.99)")
+        )
+
+
 def test_an_interrupted_migration_leaves_nothing_and_can_be_repeated(
     empty: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from components.operations.monitoring.drift_watch import drift_findings
 from components.operations.services import Services
 from components.params import Labelling, Monitor
 from components.records import StratumCounts, Window, require_utc
-from components.store import labelling, ledger, monitoring
+from components.store import champions, labelling, ledger, monitoring
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,12 @@ def decide(
 
 
 def for_drift(services: Services, window: Window, version: int, *, now: datetime) -> tuple[int, bool]:
-    """Return how many further labels a segment's drift brings, and whether they are drawn already."""
+    """Return how many further labels a segment's drift brings, and whether they are drawn already.
+
+    None where images carry several labels: their draws are not raised.
+    """
+    if champions.model(services.database, version).several:
+        return 0, labelling.draw_kind(services.database, window, version) is not None
     counts = labelling.counts(services.database, window, version)
     kind = labelling.draw_kind(services.database, window, version)
     if kind is not None:
@@ -137,7 +142,7 @@ def _judged(services: Services, at: datetime, window: str | None = None) -> Iter
         if row["action"] != "ask-labels" and row["at"] <= at and row["model_version"] is not None
     ]
     for row in rows:
-        if row["window"] != rows[0]["window"]:
+        if row["window"] != rows[0]["window"] or "label_counts" in row["evidence"]:
             continue
         try:
             judgement, counts = judge_again(row["evidence"]), counts_of(row["evidence"])

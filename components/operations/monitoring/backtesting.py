@@ -39,13 +39,14 @@ def replay_history(services: Services, rules: Sequence[Rules]) -> dict[str, Any]
     """Return, for each of `rules`, what it would have decided in every window that was judged for good.
 
     Beside them stands what was recorded, and how far the rules in force decide today as was decided then.
-    Raises RefusedError where nothing was judged yet.
+    Raises RefusedError where nothing was judged yet. Windows of several labels are not replayed.
     """
     drawn = replay.drawn_segments(services.database)
     judged = [segment for segment in drawn if segment.judged_for_good]
     if not judged:
         raise RefusedError(
-            "no window was judged yet, so there is no history to replay; --years 50 tries the rules in simulated years"
+            "no window was judged yet, so there is no history to replay (windows of several labels are not replayed); "
+            "--years 50 tries the rules in simulated years"
         )
     begun = replay.retrainings(services.database)
     replays = [Replay(one, outcome=_outcomes(begun), outside=_outside(begun)) for one in rules]

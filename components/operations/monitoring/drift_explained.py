@@ -69,6 +69,8 @@ def explain_drift(
     to compare, `state` and `summary` say why, and no page is written. At most 2,000 images a side are looked at.
     """
     version = segment.model_version
+    if segment.several:
+        return _nothing(window, version, "it is not looked for where images carry several labels")
     page = drift_page(services, window, version)
     kept = page.with_suffix(".json")
     if not again and page.is_file():

@@ -29,10 +29,10 @@ MOST_IMAGES = 5_000
 def freeze_drift_reference(services: Services, model: ModelVersion, *, now: datetime) -> None:
     """Store what `model` says of up to 5,000 stored images of the latest closed window, unless it has a reference.
 
-    Nothing is stored before the first closed window, or where that one has too few rows for a test: then the model's
-    own first window becomes its reference.
+    Nothing is stored before the first closed window, where that one has too few rows for a test, and for a model of
+    several labels: then the model's own first window becomes its reference.
     """
-    if monitoring.drift_reference(services.database, model.version) is not None:
+    if model.several or monitoring.drift_reference(services.database, model.version) is not None:
         return
     window = latest_closed(services, now)
     places = reading.sample_places(services.database, window, MOST_IMAGES)

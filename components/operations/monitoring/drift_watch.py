@@ -17,7 +17,8 @@ from components.monitoring.reference import reference_obstacle
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle
 from components.records import IMAGE_STATISTICS, DriftFinding, Window
-from components.store import labelling, monitoring, predictions
+from components.store import champions, labelling, monitoring, predictions
+from components.store.label_shares import predicted_labels
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +41,9 @@ def watch_drift(
         if enough:
             set_reference_from_window(services, window, segment, now=now)
         state = "no drift reference yet" + (f"; window {window.name} is it from now on" if enough else "")
-        return [undecided(column, state) for column in ("predicted", *COLUMNS)]
-    found = _against(services, reference, window, version)
+        predicted = [column_of(name) for name in segment.classes] if segment.several else ["predicted"]
+        return [undecided(column, state) for column in (*predicted, *COLUMNS)]
+    found = _against(services, reference, window, version, segment.several)
     monitoring.save_findings(database, window, version, found, now=now)
     if closed and reference.window != window.name:
         draw_page(services, window, version, reference.window)
@@ -51,19 +53,31 @@ def watch_drift(
 def drift_findings(services: Services, window: Window, version: int) -> list[DriftFinding] | None:
     """Return each column's finding as of now, saving nothing; None where the model has no drift reference."""
     reference = monitoring.drift_reference(services.database, version)
-    return None if reference is None else _against(services, reference, window, version)
+    if reference is None:
+        return None
+    return _against(services, reference, window, version, champions.model(services.database, version).several)
+
+
+def column_of(label: str) -> str:
+    """Return the name of the column that says how often a label is predicted."""
+    return f"predicted {label}"
 
 
 def _against(
-    services: Services, reference: monitoring.DriftReference, window: Window, version: int
+    services: Services, reference: monitoring.DriftReference, window: Window, version: int, several: bool
 ) -> list[DriftFinding]:
     database = services.database
-    columns: dict[str, tuple[Counts, Counts]] = {
-        "predicted": (
+    columns: dict[str, tuple[Counts, Counts]] = {}
+    if several:
+        before = reference.payload.get("labels", {})
+        classes = champions.model(database, version).classes
+        for name, counts in zip(classes, predicted_labels(database, window, version), strict=True):
+            columns[column_of(name)] = np.asarray(before.get(name, [0, 0]), np.int64), counts
+    else:
+        columns["predicted"] = (
             np.asarray(reference.payload["predicted"], np.int64),
             monitoring.class_counts(database, window, version),
         )
-    }
     known = reference.payload["columns"]
     edges = {column: of_column["edges"] for column, of_column in known.items()}
     for column, counts in monitoring.histograms(database, window, version, edges).items():
@@ -109,6 +123,9 @@ def set_reference_from_window(
     counts = monitoring.histograms(database, window, version, edges)
     columns = {column: {"edges": edges[column], "counts": counts[column].tolist()} for column in COLUMNS}
     payload = {"predicted": monitoring.class_counts(database, window, version).tolist(), "columns": columns}
+    if segment.several:
+        of_labels = predicted_labels(database, window, version).tolist()
+        payload["labels"] = dict(zip(segment.classes, of_labels, strict=True))
     monitoring.set_drift_reference(database, version, window.name, payload, now=now)
 
 

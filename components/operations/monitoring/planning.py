@@ -29,13 +29,18 @@ def plan_labels(
     """Return what budgets of labels buy in windows like the given one (default: the latest closed one).
 
     Its last segment is planned for: the model that serves now. picture: where to draw the curve, by the file's suffix.
-    Raises RefusedError for a window without predictions.
+    Raises RefusedError for a window without predictions, and for a model of several labels.
     """
     window = Window.parse(window_name) if window_name else latest_closed(services, now)
     segments = predictions.segments(services.database, window)
     if not segments:
         raise RefusedError(f"window {window.name} has no predictions; name another with --window, or score a batch")
     segment = segments[-1]
+    if segment.several:
+        raise RefusedError(
+            f"window {window.name}: model {segment.model_version} predicts several labels an image, and labels are "
+            "planned for models of one class an image only; try a labelling.share and look at the intervals"
+        )
     counts = labelling.counts(services.database, window, segment.model_version)
     params = services.workspace.params
     planned = plan(

@@ -5,28 +5,37 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 from components.errors import RefusedError
-from components.monitoring.accuracy import Estimates, estimate
-from components.monitoring.policy import ReferenceLevel, next_level, reference_from, reference_obstacle
+from components.monitoring.accuracy import estimate
+from components.monitoring.label_reference import LabelReference
+from components.monitoring.measured import Held
+from components.monitoring.measurement import Measurement, OfClasses, OfLabels
+from components.monitoring.reference import ReferenceLevel
+from components.monitoring.several_labels import estimate_labels
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle
 from components.params import Monitor
 from components.records import Decision, Window, require_utc
 from components.store import labelling, ledger, monitoring, predictions
 from components.store.database import Store
+from components.store.label_counting import label_counts
 
 
-def set_first(services: Services, window: Window, version: int, estimates: Estimates, *, now: datetime) -> Decision:
+def set_first(
+    services: Services, window: Window, version: int, measurement: Measurement[Any], *, now: datetime
+) -> Decision:
     """Make a complete window the reference of a service that has none; the decision says so, or why it cannot be."""
-    obstacle = reference_obstacle(estimates)
+    obstacle = measurement.obstacle()
     if obstacle is not None:
         return Decision("none", reason=f"window {window.name} cannot be the service's reference: {obstacle}")
-    reason = f"window {window.name} is the service's reference from now on ({estimates.labelled} labels)"
+    reason = f"window {window.name} is the service's reference from now on ({measurement.estimates.labelled} labels)"
     decision = Decision("none", reason=reason)
     payload = {"final": True, "decision": decision.as_json(), "rules": {}, "states": {}}
     with services.database.transaction() as connection:  # all of it or nothing, whenever a crash comes
         monitoring.record_judgement(connection, window, version, 1, payload, now=now)
-        level = reference_from(estimates, window.name)
+        level = measurement.reference(window.name)
         _store(connection, window, version, level, action="set", reason=reason, now=now)
     return decision
 
@@ -35,8 +44,8 @@ def improve(
     store: Store,
     window: Window,
     version: int,
-    estimates: Estimates,
-    level: ReferenceLevel,
+    measurement: Measurement[Any],
+    level: Held,
     *,
     suspected: bool,
     rules: Monitor,
@@ -46,7 +55,7 @@ def improve(
 
     Classes that had no level yet get theirs from this window.
     """
-    action, changed, added = next_level(level, estimates, window.name, suspected=suspected, rules=rules)
+    action, changed, added = measurement.next_level(level, window.name, suspected=suspected, rules=rules)
     if action == "kept":
         return
     reason = f"window {window.name} is " + (
@@ -63,18 +72,20 @@ def describe_reference(services: Services) -> dict[str, Any] | None:
     stored = monitoring.reference_level(services.database)
     if stored is None:
         return None
-    level = ReferenceLevel.from_json(stored.level).as_json()
-    columns = (level["precision"]["value"], level["recall"]["value"], level["precision"]["effective"])
+    several = bool(stored.level.get("several"))
+    level = LabelReference.from_json(stored.level) if several else ReferenceLevel.from_json(stored.level)
+    known = (level.precision.value, level.recall.value, level.precision.effective)
+    columns = [[None if np.isnan(one) else float(one) for one in rates] for rates in known]
     return {
         "window": stored.window,
         "model_version": stored.model_version,
         "set_at": stored.set_at,
         "actor": stored.actor,
         "reason": stored.reason,
-        "labels": level["labels"],
+        "labels": level.labels,
         "classes": [
             {"name": name, "precision": precision, "recall": recall, "independent_labels": effective}
-            for name, precision, recall, effective in zip(level["classes"], *columns, strict=True)
+            for name, precision, recall, effective in zip(level.classes, *columns, strict=True)
         ],
     }
 
@@ -90,21 +101,29 @@ def reset_reference(services: Services, window_name: str, *, reason: str, actor:
     obstacle = closing_obstacle(services, window, now) if segments else "it has no predictions"
     if obstacle is None:
         version = segments[-1].model_version
-        estimates = estimate(labelling.counts(services.database, window, version))
-        obstacle = reference_obstacle(estimates)
+        measurement = _measured(services, window, segments[-1])
+        obstacle = measurement.obstacle()
     if obstacle is not None:
         raise RefusedError(f"window {window.name} cannot be the reference: {obstacle}")
-    level = reference_from(estimates, window.name)
+    level = measurement.reference(window.name)
     with services.database.transaction() as connection:
         _store(connection, window, version, level, action="reset", reason=reason, now=now, actor=actor)
     return describe_reference(services) or {}
+
+
+def _measured(services: Services, window: Window, segment: predictions.Segment) -> Measurement[Any]:
+    if segment.several:
+        counts = label_counts(services.database, window, segment.model_version)
+        return OfLabels(counts, estimate_labels(counts))
+    of_classes = labelling.counts(services.database, window, segment.model_version)
+    return OfClasses(of_classes, estimate(of_classes))
 
 
 def _store(
     store: Store,
     window: Window,
     version: int,
-    level: ReferenceLevel,
+    level: Held,
     *,
     action: str,
     reason: str,

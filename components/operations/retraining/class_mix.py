@@ -19,7 +19,7 @@ def production_mix(services: Services) -> tuple[str, dict[str, float]] | None:
     where no window of the champion has been judged, or its labels are worth fewer than 100 independent ones.
     """
     current = champions.champion(services.database)
-    if current is None:
+    if current is None or current.several:
         return None
     for window in reversed(labelling.drawn_windows(services.database, current.version)):
         judged = monitoring.judgements(services.database, window, current.version)

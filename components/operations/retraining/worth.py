@@ -51,10 +51,15 @@ def decide(services: Services, *, cause: Cause, force: bool, now: datetime) -> D
             "retrain", current_request.classes, f"request {current_request.id} was interrupted and goes on",
             evidence={"request": current_request.id, "attempts": current_request.attempts},
         )  # fmt: skip
+    current = champions.champion(database)
+    if current is not None and current.several and not force:
+        return Decision(
+            "refused",
+            reason=f"model {current.version} predicts several labels an image; such models are not trained here yet",
+        )
     dataset = latest_dataset(services.workspace.root)
     if dataset is None:
         return Decision("refused", reason="there is no data yet; bring images in with `perennial ingest SOURCE`")
-    current = champions.champion(database)
     if current is None and requests.last_attempt(database) is None:
         return Decision("retrain", reason="the first model", evidence={"dataset_version": dataset})
     running = current_request is not None and current_request.leased

@@ -132,11 +132,15 @@ def watch(root: str) -> dict[str, float]:
     with open_services(Path(root), Settings()) as services:
         now = BIG.closes_at(48) + timedelta(days=8)
         took = seconds(lambda: monitor_window(services, BIG.name, now=now))
-    # Not ru_maxrss: that begins with the memory of the process it was started from.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+    own = peak_megabytes()
     drawn = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return {"seconds": took, "megabytes": max(own, drawn), "own megabytes": own}
+
+
+def peak_megabytes() -> float:
+    """Return the most memory this process has held; ru_maxrss begins with that of the process which started it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
 def watched(root: Path) -> dict[str, float]:

@@ -70,12 +70,13 @@ def accuracy_alert(
     *,
     images_asked: int = 0,
     note: str = "",
+    seen: str = "",
     links: Mapping[str, str] | None = None,
 ) -> Alert:
     """Return the alert for a window in which classes fell: `decision` says what was made of it.
 
     images_asked: how many images of these classes were put into the training queue. note: what is known of the
-    annotators' errors.
+    annotators' errors. seen: how the window's images differ from the reference's.
     """
     fallen = [c for c in classes if c.state is ClassState.ALARM]
     names = _named([c.name for c in fallen])
@@ -85,7 +86,8 @@ def accuracy_alert(
         key=f"accuracy/{window}/{model_version}",
         title=f"Accuracy fell in {window}: {names}",
         happened=f"model {model_version} got worse in {names} in window {window}: "
-        + "; ".join(f"{c.name}: {', '.join(c.reasons)}" for c in fallen[:NAMED_AT_MOST]),
+        + "; ".join(f"{c.name}: {', '.join(c.reasons)}" for c in fallen[:NAMED_AT_MOST])
+        + (f". {seen}" if seen else ""),
         sure="95 % intervals: "
         + "; ".join(_intervals(c) for c in fallen[:NAMED_AT_MOST])
         + (f". {note[0].upper()}{note[1:]}; the verdict compares answers with the reference's answers" if note else ""),

@@ -31,7 +31,7 @@ from components.operations.retention import expire
 from components.operations.services import Services
 from components.operations.workspace import Workspace
 from components.params import Params
-from components.records import ModelVersion, Window
+from components.records import Decision, ModelVersion, Window
 from components.registry.artifacts import artifact_sha256
 from components.registry.mlflow_registry import Registry
 from components.scoring.images import ImageStore
@@ -179,6 +179,28 @@ def test_a_digit_the_model_never_saw_is_shown_as_perhaps_a_new_class(
     assert 0.3 * len(held) < candidate["images"] < 1.2 * len(held)
     assert "perhaps a class that the model does not know" in " ".join(found["summary"])
     assert "Perhaps a new class" in Path(found["page"]).read_text(encoding="utf-8")
+
+
+def test_an_alarm_is_explained_and_its_alert_says_what_is_seen_where_no_column_drifted(
+    services: Services, score: Scored, months: Any, digits: list[SourceItem]
+) -> None:
+    held = [replace(item, label=None) for item in digits[560:] if item.label == HELD]
+    score(OCTOBER, months[0])
+    monitor_window(services, OCTOBER.name, now=OCTOBER.closes_at(49))
+    score(NOVEMBER, [*months[1], *held])
+    decision = Decision("retrain", ("2",), "accuracy fell")
+    payload = {"final": True, "decision": decision.as_json(), "rules": {}, "states": {}}
+    with services.database.transaction() as connection:
+        monitoring.record_judgement(connection, NOVEMBER, 1, 1, payload, now=CLOSED)
+    params = services.workspace.params
+    blind = params.model_copy(update={"monitor": params.monitor.model_copy(update={"drift_v": 1.0})})
+    services = replace(services, workspace=replace(services.workspace, params=blind))
+    (segment,) = monitor_window(services, NOVEMBER.name, now=CLOSED)
+    assert not any(finding["drifted"] for finding in segment["drift"])
+    assert segment["drift_explained"]["new_class"]["candidates"]
+    (told,) = [row for row in alerts_log.recent_alerts(services.database, 10) if row["key"].startswith("accuracy/")]
+    assert "Perhaps a new class, in " in told["body"]
+    assert f"What changed: file://{drift_page(services, NOVEMBER, 1)}" in told["body"]
 
 
 def test_a_quiet_month_says_that_nothing_was_found(services: Services, score: Scored, months: Any) -> None:

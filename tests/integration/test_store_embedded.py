@@ -20,9 +20,11 @@ from sqlalchemy import text
 
 from components.errors import ConfigurationError, ServiceError
 from components.records import ModelVersion, ScoredChunk
-from components.store import postgres_home, postgres_programs, predictions
+from components.store import predictions
 from components.store.champions import register_model
 from components.store.database import Database
+from components.store.postgres import home as postgres_home
+from components.store.postgres import programs as postgres_programs
 from components.store.postgres.embedded import EmbeddedPostgres
 
 FAST = {"fsync": "off", "shared_buffers": "16MB"}

@@ -189,7 +189,8 @@ def test_a_tar_that_points_backwards_is_refused() -> None:
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\x00 " % sum(header)
 
-    with pytest.raises(DataError, match="entry 2 points back"):
+    # Before 3.11.4 tarfile itself stops at such a header.
+    with pytest.raises(DataError, match=r"entry 2 points back|no end mark after entry 1"):
         read("tar", start + bytes(header) + b"\x00" * 1024)
 
 

@@ -21,8 +21,8 @@ CORE_SHARE = 0.9  # of a row's neighbours are of its own side, where half are by
 EDGE_SHARE = 0.75
 FEWEST_MEMBERS, SMALLEST_SHARE, MOST_SHARE = 20, 0.01, 0.5
 MOST_RISE = 5.0  # times as frequent a known image may become by a mere change of the class mix
-SURE = 0.05
-FARTHEST_CENTRE = 1.0  # spreads of the nearest reference cluster
+SURE = 0.01
+FARTHEST_CENTRE = 0.8  # spreads of the nearest reference cluster
 WIDEST_GAP = 1.15  # times the usual distance within that cluster; a mix changed twentyfold reaches 1.08
 LOST_BESIDE = 0.2  # lost rows for one of the group's, from which on the reference is said to have moved too
 LOST_TOGETHER = 0.8
@@ -68,8 +68,8 @@ def new_classes(points: Points, clusters: NDArray[np.integer[Any]]) -> NewClasse
     clusters: (n₀,) what each reference row is taken for, as the model's answers. A row belongs to a group's core where
     nine of ten of its thirty nearest rows are the window's, and to its edge where three of four are and it is linked
     with the core. A group is a candidate if it is large enough (20 rows and 1 %), if the reference has too few rows in
-    it for a mere change of the mix, and if it lies apart: farther from the nearest cluster than that is wide, and at a
-    gap. Where that is said of half of the window, or the reference has lost as much across its clusters, the whole
+    it for a mere change of the mix, and if it lies apart: about as far from the nearest cluster as that is wide, and at
+    a gap. Where that is said of half of the window, or the reference has lost as much across its clusters, the whole
     window looks otherwise, and none is named. The sides are compared at equal size, by their first rows.
     """
     if points.state != "ok":

@@ -66,7 +66,8 @@ def _monitor_segment(services: Services, window: Window, segment: predictions.Se
     neighbours = look_at_neighbours(services, window, segment.model_version, counts, estimates, error)
     tell_of_falls(services, window, segment.model_version, neighbours.change, decision, now=now)
     explained = None
-    if any(finding.drifted for finding in drift) and closing_obstacle(services, window, now) is None:
+    changed = decision.action == "retrain" or any(finding.drifted for finding in drift)
+    if changed and closing_obstacle(services, window, now) is None:
         explained = explain_if_possible(services, window, segment, now=now)
     reasons = [*([cause.describe()] if cause else []), *(explained["summary"] if explained else ())]
     reactions.on_drift(services, watched.window, segment.model_version, drift, reasons, now=now)

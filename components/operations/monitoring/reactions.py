@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from components.alerts.message import accuracy_alert, drift_alert, recovered_alert, well_again_alert
 from components.operations.alerting import latest_of, open_alerts, page_address, recover, send, send_once
 from components.operations.monitoring import asking
-from components.operations.monitoring.drift_explained import drift_page
+from components.operations.monitoring.drift_explained import drift_page, explain_if_possible
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle
 from components.records import ClassAccuracy, ClassState, Decision, DriftFinding, Window
-from components.store import labelling, monitoring, requests
+from components.store import labelling, monitoring, predictions, requests
 
 ACCURACY = "accuracy/"
 DRIFT = "drift/"
@@ -45,9 +45,21 @@ def follow_up(
         services.database, window, version, classes=decision.classes, now=now,
         limit=services.workspace.params.labelling.training_queue,
     )  # fmt: skip
+    seen = _seen_in_images(services, window, version, now=now)
     links = report_links(services, window, version)
-    fallen = accuracy_alert(window.name, version, classes, decision, images_asked=asked, note=note, links=links)
+    fallen = accuracy_alert(
+        window.name, version, classes, decision, images_asked=asked, note=note, seen=seen, links=links
+    )
     send_once(services, fallen, now=now)
+
+
+def _seen_in_images(services: Services, window: Window, version: int, *, now: datetime) -> str:
+    """Return the one most telling thing about the images of a segment in which accuracy fell; their page is drawn."""
+    for segment in predictions.segments(services.database, window):
+        if segment.model_version == version:
+            explained = explain_if_possible(services, window, segment, now=now)
+            return str(explained["headline"]) if explained["page"] else ""
+    return ""
 
 
 def tell_who_is_well(

@@ -90,7 +90,7 @@ def train(params: Params) -> None:
     """Write a trained model: model.pt (weights only), model.json, metrics.jsonl, metrics.json, checkpoints."""
     import torch
 
-    from components.labels.stale import read_stale, read_successors
+    from components.labels.stale import read_meanings, read_stale, read_successors
     from components.model.backbones import build
     from components.model.dataset import StoredImages, load_learning
     from components.model.progress import MetricsLog
@@ -99,9 +99,11 @@ def train(params: Params) -> None:
     learning = load_learning(StoredImages.of(params), params.preprocess, params.train)
     weights = _weigh(learning, params)
     outdated = learning.named(read_stale(Path(params.paths.audit)))
+    learning, relearnt = _relearn(learning, read_meanings(Path(params.paths.audit)))
+    weights = np.where(relearnt > 0, relearnt, weights)
     taken_over = read_successors(Path(params.paths.audit))
     weights *= np.array([taken_over.get(name, 1.0) for name in learning.rows["image_id"].to_pylist()], np.float32)
-    learnt = learning.training & (weights > 0) & ~outdated
+    learnt = learning.training & (weights > 0) & (~outdated | (relearnt > 0))
     weights, of_class = _as_in_production(learning, weights, learnt, params)
     judging = ~learning.training & ~outdated
     spec = ModelSpec(learning.classes, learning.spec, params.train.backbone)
@@ -132,6 +134,7 @@ def train(params: Params) -> None:
         "production_images": int((learnt & learning.production).sum()),
         "left_out": int((learning.training & ~learnt).sum()),
         "out_of_date": int(outdated.sum()),
+        "relearnt": int((relearnt > 0).sum()),
         "took_over": len(taken_over),
         "weighted_down": int((learnt & (weights < 1)).sum()),
         "validation_images": int(judging.sum()),
@@ -256,6 +259,21 @@ def _weigh(learning: LearningSet, params: Params) -> NDArray[np.float32]:
         suspect_weight=params.audit.suspect_weight,
         production_weight=params.train.production_weight,
     )
+
+
+def _relearn(
+    learning: LearningSet, meanings: Mapping[str, tuple[str, float]]
+) -> tuple[LearningSet, NDArray[np.float32]]:
+    """Return the set with training images under the class they mean now, and how much each of them counts (N,), else 0.
+
+    In training alone: what was inferred measures nothing.
+    """
+    labels, counts = learning.data.labels.copy(), np.zeros(len(learning.training), np.float32)
+    for row, image_id in enumerate(learning.rows["image_id"].to_pylist()):
+        if image_id in meanings and learning.training[row]:
+            means, counts[row] = meanings[image_id]
+            labels[row] = learning.classes.index(means)
+    return replace(learning, data=replace(learning.data, labels=labels)), counts
 
 
 def _as_in_production(

@@ -35,6 +35,8 @@ STALE_FILE = "stale.parquet"
 SUCCESSORS_FILE = "successors.parquet"
 MOST_TAKEN_OVER = 4.0
 """How many times a recent label may count that takes over the weight of old ones."""
+SURE = 0.9
+"""Probability of its new meaning from which an image is learnt under it."""
 _SCHEMA = pa.schema(
     [
         pa.field("image_id", pa.string(), False),
@@ -53,7 +55,7 @@ class StaleLabels:
     """Old labels that newer ones contradict. table: image_id, label, means, probability, since. changes: for people.
 
     successors: how many times recent labels of such images count in training, by image id: together as much more as
-    what they replace did, each at most MOST_TAKEN_OVER times.
+    what is left out for them did, each at most MOST_TAKEN_OVER times.
     """
 
     table: pa.Table
@@ -127,6 +129,15 @@ def read_stale(folder: Path) -> frozenset[str]:
     return frozenset(_read(folder / STALE_FILE, "image_id")[0])
 
 
+def read_meanings(folder: Path) -> dict[str, tuple[str, float]]:
+    """Return what images with labels out of date mean now, by image id: class and probability, where that is sure.
+
+    Raises as `read_stale`.
+    """
+    found = zip(*_read(folder / STALE_FILE, "image_id", "means", "probability"), strict=True)
+    return {image_id: (means, probability) for image_id, means, probability in found if probability >= SURE}
+
+
 def read_successors(folder: Path) -> dict[str, float]:
     """Return how many times labels count in training that took over from older ones, by image id. Raises likewise."""
     return dict(zip(*_read(folder / SUCCESSORS_FILE, "image_id", "factor"), strict=True))
@@ -184,7 +195,8 @@ def _examine(
                 "image_id": rows.image_ids[row], "label": classes[change.before], "means": classes[change.now],
                 "probability": float(probability), "since": suspected.since,
             })  # fmt: skip
-        taken_over = int(learnt[outdated].sum()) / max(params.train.production_weight * len(successors), 1.0)
+        left_out = outdated[contradicted.probability < SURE]  # the others are learnt under their new meaning
+        taken_over = int(learnt[left_out].sum()) / max(params.train.production_weight * len(successors), 1.0)
         factor = min(1 + taken_over, MOST_TAKEN_OVER)
         found.successors.update({int(row): max(factor, found.successors.get(int(row), 1.0)) for row in successors})
 

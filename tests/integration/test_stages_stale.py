@@ -19,7 +19,7 @@ from components.data.ingest import ingest
 from components.data.manifest import Manifest
 from components.data.png import encode_png
 from components.data.source_item import SourceItem
-from components.labels.stale import read_stale, read_successors
+from components.labels.stale import read_meanings, read_stale, read_successors
 from components.operations.retraining.comparison import held_out
 from components.params import Params, SuspectedChange, parse_strictly
 from components.stages import STAGES
@@ -129,18 +129,30 @@ def test_recent_labels_take_over_the_weight_of_those_they_replace(changed: Path)
     assert {labels[name] for name in factors} == {"3", "8"}
     assert {windows[name] for name in factors} == {SINCE}
     (factor,) = set(factors.values())
-    lost = len(read_stale(changed / "artifacts/audit") & labels.keys())
+    sure = read_meanings(changed / "artifacts/audit").keys()
+    lost = len((read_stale(changed / "artifacts/audit") - sure) & labels.keys())
     assert factor == pytest.approx(min(4, 1 + lost / (PARAMS.train.production_weight * len(factors))))
     assert read_json(changed / "artifacts/model/metrics.json")["took_over"] == len(factors)
 
 
-def test_they_count_nowhere_in_training_evaluation_and_gate(changed: Path) -> None:
+def test_clear_ones_are_learnt_under_the_class_they_mean_now_and_in_training_alone(changed: Path) -> None:
+    found, truth = read_stale(changed / "artifacts/audit"), truth_of(changed)
+    meanings = read_meanings(changed / "artifacts/audit")
+    assert 20 < len(meanings) < len(found)
+    assert meanings.keys() < found
+    assert {means for means, _ in meanings.values()} == {"3"}
+    assert min(probability for _, probability in meanings.values()) >= 0.9
+    trained = read_json(changed / "artifacts/model/metrics.json")
+    assert trained["relearnt"] == sum(truth[image_id][1] == "train" for image_id in meanings) < len(meanings)
+
+
+def test_the_others_count_nowhere_and_none_in_evaluation_and_gate(changed: Path) -> None:
     found, truth = read_stale(changed / "artifacts/audit"), truth_of(changed)
     trained = read_json(changed / "artifacts/model/metrics.json")
     manifest = Manifest.read(changed / "data/manifest.parquet")
     in_split = {split: sum(truth[image_id][1] == split for image_id in found) for split in ("train", "validation")}
     assert trained["out_of_date"] == sum(in_split.values())
-    assert trained["images"] == len(manifest.select("train")) - in_split["train"]
+    assert trained["images"] == len(manifest.select("train")) - in_split["train"] + trained["relearnt"]
     assert trained["validation_images"] == len(manifest.select("validation")) - in_split["validation"]
     parts = read_json(changed / "artifacts/evaluation/metrics.json")["parts"]
     assert parts["validation"]["images"] == trained["validation_images"]

@@ -89,7 +89,7 @@ def _built_in_scenario(quick: bool, directory: Path) -> tuple[Scenario, str]:
     mechanics = "this world is too small for a verdict, it shows the mechanics; "
     if quick:
         return load_scenario(built_in / "digits.yaml"), mechanics
-    from components.data.fashion_mnist import load_fashion_mnist
+    from components.data.sources.fashion_mnist import load_fashion_mnist
 
     try:
         load_fashion_mnist(directory / "cache")

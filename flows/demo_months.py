@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from components.data.source_item import SourceItem
-from components.data.sources import open_source
+from components.data.sources.item import SourceItem
+from components.data.sources.opening import open_source
 from components.operations.labelling import take_answers
 from components.operations.retraining.readiness import due_request
 from components.records import Window

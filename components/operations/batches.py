@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.data.sources import SourceItem, open_source
+from components.data.sources.opening import SourceItem, open_source
 from components.operations.models import load_predictor, require_champion
 from components.operations.services import Services
 from components.records import ScoredChunk, SetAside, require_utc

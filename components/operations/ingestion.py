@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.data.ingest import ingest
-from components.data.sources import SourceItem, open_source
+from components.data.ingestion.ingest import ingest
+from components.data.sources.opening import SourceItem, open_source
 from components.data.versions import WorkspaceClone, fast_forward, latest_dataset, working_clone
 from components.operations.services import Services
 from components.operations.workspace import PACKAGE, template_folder

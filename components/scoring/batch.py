@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.data.decode import ImageLimits
-from components.data.source_item import printable
+from components.data.sources.item import printable
 from components.data.turns import DecodingTurns, available_cores
 from components.errors import DataError
 from components.model.predictor import energy
@@ -30,7 +30,7 @@ from components.scoring.pieces import Piece, read_batch
 if TYPE_CHECKING:
     from datetime import date
 
-    from components.data.source_item import SourceItem
+    from components.data.sources.item import SourceItem
     from components.model.artifact import ModelSpec
     from components.model.predictor import Predictor
     from components.params import Score

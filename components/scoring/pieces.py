@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from components.data.source_item import SourceItem
+    from components.data.sources.item import SourceItem
 
 # A piece is decoded by one thread and inferred at once; large photographs make it shorter, to bound the memory.
 PIECE_BYTES = 16 * 1024 * 1024

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from components.data.appearance import APPEARANCE, apply
 from components.data.decode import ImageLimits, decode
 from components.data.png import encode_png
-from components.data.source_item import SourceItem
+from components.data.sources.item import SourceItem
 from components.errors import ConfigurationError
 from components.params import Data
 

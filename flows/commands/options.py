@@ -76,7 +76,7 @@ def prepare_flows(root: Path, *, source: str | None = None) -> str:
     source: one that does not exist is told here, at once, and not after the ten seconds that Prefect takes to start.
     """
     from components.data.decode import ImageLimits
-    from components.data.sources import open_source
+    from components.data.sources.opening import open_source
     from components.operations.services import prefect_api_url
     from components.operations.workspace import open_workspace
     from components.settings import Settings

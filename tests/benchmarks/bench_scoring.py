@@ -29,8 +29,8 @@ import torch
 from PIL import Image
 
 from components.data.decode import ImageLimits
-from components.data.source_item import SourceItem
-from components.data.sources import open_source
+from components.data.sources.item import SourceItem
+from components.data.sources.opening import open_source
 from components.model.artifact import ModelSpec, file_sha256, write_spec
 from components.model.backbones import build
 from components.model.export import to_onnx

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from components.data.source_item import SourceItem
+    from components.data.sources.item import SourceItem
     from components.operations.services import Services
 
 PERENNIAL = Path(sys.executable).parent / "perennial"
@@ -149,7 +149,7 @@ def run_git(folder: Path, *arguments: str) -> str:
 def digits() -> list[SourceItem]:
     """The 1,797 digits as PNG files, with their labels."""
     from components.data.decode import ImageLimits
-    from components.data.sources import open_source
+    from components.data.sources.opening import open_source
 
     limits = ImageLimits(max_bytes=10_000, max_pixels=10_000, min_side=4)
     return list(open_source("digits", limits=limits, cache=Path("unused")))

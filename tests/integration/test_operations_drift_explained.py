@@ -20,7 +20,7 @@ from PIL import Image
 from components.data.appearance import apply
 from components.data.decode import decode
 from components.data.png import encode_png
-from components.data.source_item import SourceItem
+from components.data.sources.item import SourceItem
 from components.errors import RefusedError
 from components.model.artifact import ONNX_FILE, ModelSpec, file_sha256, read_spec, write_spec
 from components.model.preprocess import PreprocessSpec

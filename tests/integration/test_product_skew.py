@@ -17,7 +17,7 @@ from components.registry.artifacts import artifact_sha256
 from components.store import alerts_log, champions, labelling, ledger
 
 if TYPE_CHECKING:
-    from components.data.source_item import SourceItem
+    from components.data.sources.item import SourceItem
     from components.operations.services import Services
 
 pytestmark = [pytest.mark.xdist_group("workspace"), pytest.mark.timeout(900), pytest.mark.slow]

@@ -14,11 +14,11 @@ import pytest
 import yaml
 from sklearn.datasets import load_digits
 
-from components.data.ingest import ingest
+from components.data.ingestion.ingest import ingest
 from components.data.manifest import Manifest
 from components.data.png import encode_png
 from components.data.shards import ShardReader
-from components.data.source_item import SourceItem
+from components.data.sources.item import SourceItem
 from components.errors import DataError, IntegrityError, RefusedError
 from components.model.predictor import Predictor
 from components.params import Mix, Params, Section, parse_strictly

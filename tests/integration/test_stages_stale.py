@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.datasets import load_digits
 
-from components.data.ingest import ingest
+from components.data.ingestion.ingest import ingest
 from components.data.manifest import Manifest
 from components.data.png import encode_png
-from components.data.source_item import SourceItem
+from components.data.sources.item import SourceItem
 from components.labels.stale import read_meanings, read_stale, read_successors
 from components.operations.retraining.comparison import held_out
 from components.params import Params, SuspectedChange, parse_strictly

@@ -7,11 +7,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.data.ingest import ingest
+from components.data.ingestion.ingest import ingest
 from components.data.manifest import Manifest
 from components.data.png import encode_png
 from components.data.shards import ShardReader
-from components.data.source_item import SourceItem
+from components.data.sources.item import SourceItem
 from components.errors import ConfigurationError
 from components.params import Params
 

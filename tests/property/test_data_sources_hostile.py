@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.data.archives import ArchiveLimits, read_archive
 from components.data.decode import ImageLimits
-from components.data.source_item import printable, unsafe_path
-from components.data.sources import open_source
+from components.data.sources.archives import ArchiveLimits, read_archive
+from components.data.sources.item import printable, unsafe_path
+from components.data.sources.opening import open_source
 from components.errors import DataError
 
 LIMITS = ImageLimits(max_bytes=1000, max_pixels=1000, min_side=1)

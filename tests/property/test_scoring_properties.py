@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from components.data.decode import ImageLimits
 from components.data.png import encode_png
-from components.data.source_item import SourceItem
+from components.data.sources.item import SourceItem
 from components.model.artifact import ModelSpec
 from components.model.preprocess import PreprocessSpec
 from components.params import Score

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from components.data.appearance import APPEARANCE, apply
 from components.data.png import encode_png
-from components.data.source_item import SourceItem
+from components.data.sources.item import SourceItem
 from components.errors import ConfigurationError
 from components.simulation.scenario import Scenario
 from components.simulation.truth import share_right, true_accuracy

@@ -11,11 +11,11 @@ import fsspec
 import numpy as np
 import pytest
 
-from components.data.archives import ArchiveLimits, read_archive
 from components.data.decode import ImageLimits
 from components.data.png import encode_png
-from components.data.source_item import SourceItem
-from components.data.sources import open_source
+from components.data.sources.archives import ArchiveLimits, read_archive
+from components.data.sources.item import SourceItem
+from components.data.sources.opening import open_source
 from components.errors import DataError
 
 LIMITS = ImageLimits(max_bytes=10_000, max_pixels=10_000, min_side=4)

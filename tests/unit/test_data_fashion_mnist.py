@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.data import fashion_mnist
-from components.data.fashion_mnist import load_fashion_mnist, read_idx
+from components.data.sources import fashion_mnist
+from components.data.sources.fashion_mnist import load_fashion_mnist, read_idx
 from components.errors import DataError, ServiceError
 
 SHAPES = {

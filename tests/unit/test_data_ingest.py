@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from components.data import manifest as manifest_module
-from components.data.ingest import IngestReport, ingest
+from components.data.ingestion.ingest import IngestReport, ingest
 from components.data.manifest import Manifest
 from components.data.png import encode_png
 from components.data.shards import ShardReader
-from components.data.source_item import SourceItem
+from components.data.sources.item import SourceItem
 from components.errors import ConfigurationError
 from components.params import Data, Params
 

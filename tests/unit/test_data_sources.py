@@ -15,7 +15,7 @@ from PIL import Image
 
 from components.data.decode import ImageLimits, decode
 from components.data.png import encode_png
-from components.data.sources import SourceItem, open_source
+from components.data.sources.opening import SourceItem, open_source
 from components.errors import ConfigurationError, DataError, ServiceError
 
 LIMITS = ImageLimits(max_bytes=10_000, max_pixels=10_000, min_side=4)

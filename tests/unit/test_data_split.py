@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from components.data.arrivals import Arrival, GroupLinks, SplitRules, assign_splits
-from components.data.split import Group, first_split, hash_share, later_split, production_split
+from components.data.ingestion.arrivals import Arrival, GroupLinks, SplitRules, assign_splits
+from components.data.ingestion.split import Group, first_split, hash_share, later_split, production_split
 from components.params import Data, Split
 
 SHARES = Split()

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from components.data import fashion_mnist
+from components.data.sources import fashion_mnist
 from components.errors import ServiceError
 from flows.demo import _built_in_scenario
 

@@ -11,7 +11,7 @@ import pytest
 
 from components.data.decode import ImageLimits
 from components.data.png import encode_png
-from components.data.source_item import SourceItem
+from components.data.sources.item import SourceItem
 from components.errors import DataError, ServiceError
 from components.model.artifact import ModelSpec
 from components.model.predictor import energy

@@ -1,6 +1,6 @@
 import hashlib
 
-from components.data.source_item import SourceItem
+from components.data.sources.item import SourceItem
 from components.scoring.pieces import PIECE_BYTES, identity, read_batch, survey
 
 

@@ -5,7 +5,7 @@ import yaml
 
 import components.simulation
 from components.data.decode import ImageLimits
-from components.data.sources import open_source
+from components.data.sources.opening import open_source
 from components.errors import ConfigurationError
 from components.simulation.scenario import Scenario, load_scenario
 from components.simulation.world import World

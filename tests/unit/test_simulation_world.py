@@ -5,7 +5,7 @@ import pytest
 
 from components.data.decode import ImageLimits, decode
 from components.data.png import encode_png
-from components.data.source_item import SourceItem
+from components.data.sources.item import SourceItem
 from components.errors import ConfigurationError
 from components.simulation.scenario import Scenario
 from components.simulation.world import World

@@ -12,8 +12,8 @@ from typing import Any
 
 from components.alerts.message import failure_alert, kept_champion_alert, recovered_alert
 from components.data.code_lock import write_code_lock
-from components.data.ingest import ingest
-from components.data.sources import SourceItem
+from components.data.ingestion.ingest import ingest
+from components.data.sources.opening import SourceItem
 from components.data.versions import WorkspaceClone, latest_dataset
 from components.errors import RefusedError
 from components.evaluation.gate import EVERY_CLASS

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import IO, BinaryIO, cast
 
 from components.data.decode import ImageLimits
-from components.data.source_item import Layout, SourceItem, ignored, printable, unsafe_path
+from components.data.sources.item import Layout, SourceItem, ignored, printable, unsafe_path
 from components.errors import DataError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
-from components.data.source_item import SourceItem, printable, unsafe_path
+from components.data.sources.item import SourceItem, printable, unsafe_path
 from components.errors import ConfigurationError, DataError
 from components.records import parse_time, require_utc
 

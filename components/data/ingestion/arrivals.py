@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from components import params
-from components.data.split import Group, first_split, later_split, production_split
+from components.data.ingestion.split import Group, first_split, later_split, production_split
 
 
 @dataclass(slots=True)

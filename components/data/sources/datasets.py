@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from components.data.fashion_mnist import CLASSES, load_fashion_mnist
 from components.data.png import encode_png
-from components.data.source_item import SourceItem
+from components.data.sources.fashion_mnist import CLASSES, load_fashion_mnist
+from components.data.sources.item import SourceItem
 from components.errors import ConfigurationError, ServiceError
 
 

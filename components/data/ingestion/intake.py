@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.data.arrivals import Arrival, GroupLinks
-from components.data.class_list import checked_class_name, unknown_label
 from components.data.decode import ImageLimits, ImageRejected, decode
+from components.data.ingestion.arrivals import Arrival, GroupLinks
+from components.data.ingestion.class_list import checked_class_name, unknown_label
+from components.data.ingestion.shard_buffer import ShardBuffer
 from components.data.manifest import Manifest
-from components.data.shard_buffer import ShardBuffer
-from components.data.source_item import SourceItem
+from components.data.sources.item import SourceItem
 from components.records import SetAside, require_utc
 
 MOST_LISTED = 1000

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from components.data.arrivals import Arrival, SplitRules, assign_splits
-from components.data.class_list import agreed_classes
 from components.data.decode import ImageLimits
 from components.data.files import TEMPORARY_SUFFIX
-from components.data.intake import Intake
+from components.data.ingestion.arrivals import Arrival, SplitRules, assign_splits
+from components.data.ingestion.class_list import agreed_classes
+from components.data.ingestion.intake import Intake
+from components.data.ingestion.shard_buffer import ShardBuffer
 from components.data.manifest import MANIFEST_SCHEMA, Manifest
-from components.data.shard_buffer import ShardBuffer
 from components.data.shards import SHARD_SUFFIX
-from components.data.source_item import SourceItem
+from components.data.sources.item import SourceItem
 from components.errors import ConfigurationError
 from components.params import Params
 from components.records import SetAside

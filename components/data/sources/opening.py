@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from components.data.archives import ARCHIVE_SUFFIXES, ArchiveLimits, read_archive
-from components.data.datasets import digits_items, fashion_mnist_items, torchvision_items
 from components.data.decode import ImageLimits
-from components.data.folders import read_local_file, read_local_folder, read_remote_file, read_remote_folder
-from components.data.source_item import SourceItem, printable
-from components.data.tabular import TABLE_SUFFIXES, read_table
+from components.data.sources.archives import ARCHIVE_SUFFIXES, ArchiveLimits, read_archive
+from components.data.sources.datasets import digits_items, fashion_mnist_items, torchvision_items
+from components.data.sources.folders import read_local_file, read_local_folder, read_remote_file, read_remote_folder
+from components.data.sources.item import SourceItem, printable
+from components.data.sources.tabular import TABLE_SUFFIXES, read_table
 from components.errors import ConfigurationError, DataError
 
 __all__ = ["SourceItem", "open_source"]

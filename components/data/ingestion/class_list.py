@@ -6,7 +6,7 @@ import difflib
 import unicodedata
 from collections.abc import Sequence
 
-from components.data.source_item import printable
+from components.data.sources.item import printable
 from components.errors import ConfigurationError
 from components.records import Answer
 

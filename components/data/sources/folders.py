@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.data.decode import ImageLimits
-from components.data.source_item import Layout, SourceItem, ignored, printable
+from components.data.sources.item import Layout, SourceItem, ignored, printable
 from components.errors import DataError
 
 

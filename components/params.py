@@ -70,6 +70,8 @@ class Data(Section):
     max_file_bytes: Positive = 50_000_000
     max_pixels: Positive = 50_000_000
     min_side: Positive = 4
+    decode_seconds: Positive = 10
+    decode_bytes: Annotated[int, Field(ge=512 * 1024**2)] = 2_560 * 1024**2
     shard_bytes: Annotated[int, Field(ge=65_536)] = 67_108_864
 
 

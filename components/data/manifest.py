@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -38,6 +39,7 @@ MANIFEST_SCHEMA = pa.schema(
 SPLITS = ("train", "validation", "test", "frozen_test", "golden")
 STATES = ("active", "quarantined", "held", "recalled")
 
+_ID_CHARACTERS = 64
 _CLASSES_KEY = b"perennial.classes"
 _ROW_GROUP = 131_072
 
@@ -111,6 +113,20 @@ class Manifest:
         metadata = {_CLASSES_KEY: json.dumps(list(self.classes), ensure_ascii=False).encode()}
         table = self.table.cast(MANIFEST_SCHEMA).sort_by("image_id").combine_chunks().replace_schema_metadata(metadata)
         pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP, version="2.6")
+
+
+class RowIndex:
+    """Which row of a manifest's table (sorted by image id) holds an image: 64 bytes an image, shared with the table."""
+
+    def __init__(self, table: pa.Table) -> None:
+        ids = table["image_id"].combine_chunks().cast(pa.binary())
+        self._ids = np.frombuffer(ids.cast(pa.binary(_ID_CHARACTERS)).buffers()[1], f"S{_ID_CHARACTERS}")
+
+    def row(self, image_id: str) -> int | None:
+        """Return the row of an image, or None if it is not there."""
+        key = image_id.encode()
+        row = int(np.searchsorted(self._ids, key))
+        return row if row < len(self._ids) and self._ids[row] == key else None
 
 
 def without(rows: pa.Table, image_ids: Collection[str]) -> pa.Table:

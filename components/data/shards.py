@@ -11,19 +11,33 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from components.data.descriptor import DESCRIPTOR_BYTES
 from components.data.files import publish, unpublished
 from components.errors import IntegrityError
 
 SHARD_SCHEMA = pa.schema([pa.field("image_id", pa.string(), False), pa.field("content", pa.large_binary(), False)])
+DESCRIBED_SCHEMA = pa.schema(
+    [
+        *SHARD_SCHEMA,
+        pa.field("width", pa.int32(), False),
+        pa.field("height", pa.int32(), False),
+        pa.field("descriptor", pa.binary(DESCRIPTOR_BYTES), False),
+    ]
+)
+"""Of a dataset's shards: what was learnt of every image when it was decoded to be checked."""
 SHARD_SUFFIX = ".arrow"
+
+ShardRow = tuple[str, bytes] | tuple[str, bytes, int, int, bytes]
 
 _BATCH_BYTES = 8 * 1024 * 1024
 _OPEN_LOCAL = 256  # a mapping costs an address range and nothing else
 _OPEN_REMOTE = 4  # these are held in memory
 
 
-def write_shard(folder: Path | str, rows: Iterable[tuple[str, bytes]], name: str | None = None) -> str:
-    """Write (image id, encoded bytes) rows as one shard in `folder`, a path or an fsspec URL, and return its file name.
+def write_shard(
+    folder: Path | str, rows: Iterable[ShardRow], name: str | None = None, schema: pa.Schema = SHARD_SCHEMA
+) -> str:
+    """Write (image id, encoded bytes, …) rows as one shard in `folder`, a path or an fsspec URL; return its file name.
 
     Without `name` the shard is called by the first 24 hexadecimal digits of the SHA-256 over its ids, so the same
     images give the same file. `name` may hold subfolders. The file appears whole or not at all; rows are written as
@@ -33,12 +47,12 @@ def write_shard(folder: Path | str, rows: Iterable[tuple[str, bytes]], name: str
     filesystem, root = _locate(folder)
     if filesystem is None:
         with unpublished(root) as (file, temporary):
-            _write_rows(file, rows, digest)
+            _write_rows(file, rows, digest, schema)
             chosen = name or _content_name(digest)
             publish(file, temporary, root / _checked_name(chosen))
         return chosen
     buffer = pa.BufferOutputStream()
-    _write_rows(buffer, rows, digest)
+    _write_rows(buffer, rows, digest, schema)
     chosen = name or _content_name(digest)
     target = f"{root}/{_checked_name(chosen)}"
     filesystem.makedirs(target.rpartition("/")[0], exist_ok=True)
@@ -55,7 +69,7 @@ class ShardReader:
 
     def read(self, shard: str, row: int) -> bytes:
         """Return the bytes in `row` of `shard`. Raises IntegrityError if the shard is missing, damaged or shorter."""
-        contents = self._contents(shard)
+        contents = self._table(shard).column("content")
         if not 0 <= row < len(contents):
             raise IntegrityError(
                 f"shard {shard} in {self.folder} has {len(contents)} rows, row {row} was asked for; restore it"
@@ -74,18 +88,26 @@ class ShardReader:
             )
         return content
 
-    def _contents(self, shard: str) -> Any:
+    def column(self, shard: str, name: str) -> pa.ChunkedArray | None:
+        """Return one column of a shard, by row; None where it was written without it. Raises IntegrityError likewise.
+
+        Of a local shard only the pages of that column are read.
+        """
+        table = self._table(shard)
+        return table.column(name) if name in table.schema.names else None
+
+    def _table(self, shard: str) -> Any:
         with self._lock:
-            contents = self._open.get(shard)
-            if contents is not None:
+            table = self._open.get(shard)
+            if table is not None:
                 self._open.move_to_end(shard)
-                return contents
-        contents = self._load(shard)
+                return table
+        table = self._load(shard)
         with self._lock:
-            self._open[shard] = contents
+            self._open[shard] = table
             while len(self._open) > self._most:
                 self._open.popitem(last=False)
-        return contents
+        return table
 
     def _load(self, shard: str) -> Any:
         where = f"shard {shard} in {self.folder}"
@@ -100,9 +122,9 @@ class ShardReader:
             raise IntegrityError(f"{where} is missing; restore it from the remote") from error
         except (pa.ArrowException, OSError) as error:
             raise IntegrityError(f"{where} cannot be read ({_one_line(error)}); restore it from the remote") from error
-        if not table.schema.equals(SHARD_SCHEMA):
+        if not any(table.schema.equals(schema) for schema in (SHARD_SCHEMA, DESCRIBED_SCHEMA)):
             raise IntegrityError(f"{where} has columns {table.schema.names}, not {SHARD_SCHEMA.names}; restore it")
-        return table.column("content")
+        return table
 
     def _prepare(self) -> None:
         self._filesystem, self._root = _locate(self.folder)
@@ -141,30 +163,26 @@ def _content_name(digest: Any) -> str:
     return str(digest.hexdigest()[:24]) + SHARD_SUFFIX
 
 
-def _write_rows(sink: BinaryIO | Any, rows: Iterable[tuple[str, bytes]], digest: Any) -> None:
-    with pa.ipc.new_file(sink, SHARD_SCHEMA) as writer:
-        for ids, contents in _parts(rows):
-            digest.update("\n".join((*ids, "")).encode())
-            writer.write_batch(
-                pa.record_batch(
-                    [pa.array(ids, pa.string()), pa.array(contents, pa.large_binary())], schema=SHARD_SCHEMA
-                )
-            )
+def _write_rows(sink: BinaryIO | Any, rows: Iterable[ShardRow], digest: Any, schema: pa.Schema) -> None:
+    with pa.ipc.new_file(sink, schema) as writer:
+        for part in _parts(rows):
+            columns = list(zip(*part, strict=True))
+            digest.update("\n".join((*columns[0], "")).encode())
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
 
 
-def _parts(rows: Iterable[tuple[str, bytes]]) -> Iterator[tuple[list[str], list[bytes]]]:
-    ids: list[str] = []
-    contents: list[bytes] = []
+def _parts(rows: Iterable[ShardRow]) -> Iterator[list[ShardRow]]:
+    part: list[ShardRow] = []
     size = 0
-    for image_id, content in rows:
-        ids.append(image_id)
-        contents.append(content)
-        size += len(content)
+    for row in rows:
+        part.append(row)
+        size += len(row[1])
         if size >= _BATCH_BYTES:
-            yield ids, contents
-            ids, contents, size = [], [], 0
-    if ids:
-        yield ids, contents
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,13 +1,17 @@
 """Whatever comes in whatever order: no image twice, no group in two splits, stored splits for ever."""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.data.ingestion.ingest import ingest
+from components.data.isolation import IsolatedDecoder
 from components.data.manifest import Manifest
 from components.data.png import encode_png
 from components.data.shards import ShardReader
@@ -29,18 +33,28 @@ ITEMS = st.builds(
 INGESTS = st.lists(st.tuples(st.lists(ITEMS, max_size=20), st.booleans()), min_size=1, max_size=5)
 
 
+OPTIONS: dict[str, Any] = {"params": PARAMS, "source": "s", "add_classes": ["a", "b"]}
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[IsolatedDecoder]:
+    """One for every ingest of every history."""
+    with IsolatedDecoder.of(PARAMS.data) as shared:
+        yield shared
+
+
 @settings(max_examples=50, deadline=None)
 @given(INGESTS)
-def test_a_history_of_ingests_keeps_every_promise(history: list[tuple[list[SourceItem], bool]]) -> None:
+def test_a_history_of_ingests_keeps_every_promise(
+    decoder: IsolatedDecoder, history: list[tuple[list[SourceItem], bool]]
+) -> None:
     splits: dict[str, str] = {}
     frozen: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         for items, production in history:
             try:
-                report = ingest(
-                    items, root=root, params=PARAMS, source="s", add_classes=["a", "b"], production=production
-                )
+                report = ingest(items, root=root, production=production, decoder=decoder, **OPTIONS)
             except ConfigurationError:
                 assert production
                 assert not splits
@@ -66,5 +80,5 @@ def test_a_history_of_ingests_keeps_every_promise(history: list[tuple[list[Sourc
                     reader.read_verified(row["shard"], row["row"], row["image_id"])
             assert all(len(of_group) == 1 for of_group in groups.values())
             splits, frozen = now, labels
-            again = ingest(items, root=root, params=PARAMS, source="s", add_classes=["a", "b"], production=production)
+            again = ingest(items, root=root, production=production, decoder=decoder, **OPTIONS)
             assert again.added == 0

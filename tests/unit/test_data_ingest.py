@@ -15,6 +15,7 @@ import pytest
 
 from components.data import manifest as manifest_module
 from components.data.ingestion.ingest import IngestReport, ingest
+from components.data.isolation import IsolatedDecoder
 from components.data.manifest import Manifest
 from components.data.png import encode_png
 from components.data.shards import ShardReader
@@ -40,8 +41,21 @@ def items(*numbers: int) -> Iterator[SourceItem]:
 FIRST = range(240)
 
 
+SHARED: list[IsolatedDecoder] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_decoder() -> Iterator[None]:
+    """One decoder for every ingest with the usual limits: starting it takes longer than most of these tests."""
+    with IsolatedDecoder.of(PARAMS.data) as decoder:
+        SHARED.append(decoder)
+        yield
+        SHARED.clear()
+
+
 def run(root: Path, source_items: Any, params: Params = PARAMS, **options: Any) -> IngestReport:
-    return ingest(source_items, root=root, params=params, source="test", **options)
+    decoder = SHARED[0] if SHARED and params is PARAMS else None
+    return ingest(source_items, root=root, params=params, source="test", decoder=decoder, **options)
 
 
 def stored(root: Path) -> Manifest:

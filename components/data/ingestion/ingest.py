@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from components.data.decode import ImageLimits
 from components.data.files import TEMPORARY_SUFFIX
 from components.data.ingestion.arrivals import Arrival, SplitRules, assign_splits
+from components.data.ingestion.checking import check_items
 from components.data.ingestion.class_list import agreed_classes
 from components.data.ingestion.intake import Intake
 from components.data.ingestion.shard_buffer import ShardBuffer
+from components.data.isolation import IsolatedDecoder
 from components.data.manifest import MANIFEST_SCHEMA, Manifest
 from components.data.shards import SHARD_SUFFIX
 from components.data.sources.item import SourceItem
@@ -74,14 +75,16 @@ def ingest(
     alarmed_classes: Collection[str] = (),
     add_classes: Sequence[str] = (),
     production: bool = False,
+    decoder: IsolatedDecoder | None = None,
 ) -> IngestReport:
     """Add the files of a source to the data below `root`, and return what happened to them.
 
     Every image is decoded once to check it; it is known by the SHA-256 of its bytes. Labels from people (production,
     consensus, corrected) replace stored ones, except in the frozen test set, and confirm equal ones. A group's stored
     split always wins. The manifest is replaced last and at once: a crash before leaves the old one in force, and the
-    same ingest again ends with the same bytes. Raises ConfigurationError, with nothing written, for a label that is
-    not in the class list, an unusable class name, or production labels before there is any other data.
+    same ingest again ends with the same bytes. decoder: of several ingests in a row; without, one is started for this.
+    Raises ConfigurationError, with nothing written, for a label that is not in the class list, an unusable class name,
+    or production labels before there is any other data.
     """
     images, path = root / params.paths.images, root / params.paths.manifest
     manifest = Manifest.read(path) if path.exists() else Manifest.empty()
@@ -93,10 +96,8 @@ def ingest(
     buffer = ShardBuffer(images, params.data.shard_bytes)
     with ExitStack() as undo:
         undo.callback(buffer.discard)
-        limits = ImageLimits.of(params.data)
-        intake = Intake(manifest, None if finding else classes, limits, buffer, source, production)
-        for item_no, item in enumerate(items):
-            intake.take(item_no, item)
+        intake = Intake(manifest, None if finding else classes, buffer, source, production)
+        _take_all(intake, items, decoder or IsolatedDecoder.of(params.data), close=decoder is None)
         buffer.flush()
         if finding:
             classes = tuple(sorted({*classes, *intake.usable_labels()}))
@@ -109,6 +110,15 @@ def ingest(
         undo.pop_all()
     _remove_orphans(images, path, updated)
     return _report(intake, updated, changed)
+
+
+def _take_all(intake: Intake, items: Iterable[SourceItem], decoder: IsolatedDecoder, *, close: bool) -> None:
+    try:
+        for file in check_items(items, decoder, intake.is_new):
+            intake.take(file)
+    finally:
+        if close:
+            decoder.close()
 
 
 def _split(intake: Intake, rules: SplitRules) -> None:

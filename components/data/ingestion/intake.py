@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,11 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.data.decode import ImageLimits, ImageRejected, decode
 from components.data.ingestion.arrivals import Arrival, GroupLinks
+from components.data.ingestion.checking import CheckedItem
 from components.data.ingestion.class_list import checked_class_name, unknown_label
 from components.data.ingestion.shard_buffer import ShardBuffer
-from components.data.manifest import Manifest
+from components.data.isolation import Checked
+from components.data.manifest import Manifest, RowIndex
 from components.data.sources.item import SourceItem
 from components.records import SetAside, require_utc
 
@@ -36,7 +36,6 @@ class Intake:
 
     manifest: Manifest
     classes: Sequence[str] | None
-    limits: ImageLimits
     buffer: ShardBuffer
     source: str
     production: bool
@@ -50,14 +49,20 @@ class Intake:
     quarantined: int = 0
     held: int = 0
     _labels: dict[str, str] = field(default_factory=dict)
-    _stored: dict[str, int] = field(init=False)
+    _stored: RowIndex = field(init=False)
     _columns: dict[str, list[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._stored = {key: n for n, key in enumerate(self.manifest.table["image_id"].to_pylist())}
+        self._stored = RowIndex(self.manifest.table)
 
-    def take(self, item_no: int, item: SourceItem) -> None:
+    def is_new(self, image_id: str) -> bool:
+        """Return whether bytes of this hash are nowhere yet, or where they are, are doubted: they are to be decoded."""
+        number = self._stored.row(image_id)
+        return image_id not in self.arrivals and (number is None or self._cell("state", number) == "quarantined")
+
+    def take(self, file: CheckedItem) -> None:
         """Judge one file. Raises ConfigurationError for a label that is no class."""
+        item_no, item, image_id = file.number, file.item, file.image_id
         if item.problem is not None:
             self._quarantine(item_no, item, item.problem, "the source could not give it")
             return
@@ -65,14 +70,13 @@ class Intake:
             self._quarantine(item_no, item, "no-label", "an ingested image needs a label")
             return
         label = self._class_of(item, item.label)
-        image_id = hashlib.sha256(item.content).hexdigest()
-        number = self._stored.get(image_id)
-        if image_id in self.arrivals:
-            self._again(item_no, item, label, self.arrivals[image_id])
-        elif number is not None and self._cell("state", number) != "quarantined":
+        arrival, number = self.arrivals.get(image_id), self._stored.row(image_id)
+        if arrival is not None:
+            self._again(item_no, item, label, arrival)
+        elif file.checked is not None:
+            self._new(item_no, item, label, image_id, file.checked)
+        elif number is not None:
             self._known(item_no, item, label, number)
-        else:
-            self._new(item_no, item, label, image_id)
 
     def hold(self, item_no: int, name: str, reason: str, detail: str) -> None:
         """Count one file as held and list it."""
@@ -92,18 +96,18 @@ class Intake:
 
     def stored_number(self, image_id: str) -> int | None:
         """Return the row of the stored manifest that holds this image, or None."""
-        return self._stored.get(image_id)
+        return self._stored.row(image_id)
 
     def unchanged(self, arrival: Arrival) -> bool:
         """Return whether the manifest already says all of this: the image was, and is, quarantined for one reason."""
-        number = self._stored.get(arrival.image_id)
+        number = self._stored.row(arrival.image_id)
         return number is not None and arrival.reason is not None and arrival.reason == self._cell("reason", number)
 
     def usable_labels(self) -> set[str]:
         """Return the labels of the new images that can be used."""
         return {arrival.label for arrival in self.arrivals.values() if arrival.state != "quarantined"}
 
-    def _new(self, item_no: int, item: SourceItem, label: str, image_id: str) -> None:
+    def _new(self, item_no: int, item: SourceItem, label: str, image_id: str, checked: Checked) -> None:
         arrival = Arrival(
             image_id=image_id,
             item_no=item_no,
@@ -116,13 +120,11 @@ class Intake:
             window=item.window,
             model_version=item.model_version,
         )
-        try:
-            decode(item.content, self.limits)
-        except ImageRejected as rejected:
-            arrival.state, arrival.reason = "quarantined", rejected.reason
-            self._quarantine(item_no, item, rejected.reason, rejected.detail)
+        if checked.reason is not None:
+            arrival.state, arrival.reason = "quarantined", checked.reason
+            self._quarantine(item_no, item, checked.reason, checked.detail)
         else:
-            arrival.place = self.buffer.add(image_id, item.content)
+            arrival.place = self.buffer.add(image_id, item.content, checked)
         self.arrivals[image_id] = arrival
 
     def _again(self, item_no: int, item: SourceItem, label: str, arrival: Arrival) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.data.shards import write_shard
+from components.data.isolation import Checked
+from components.data.shards import DESCRIBED_SCHEMA, ShardRow, write_shard
 
 
 class ShardBuffer:
@@ -13,15 +14,15 @@ class ShardBuffer:
     def __init__(self, folder: Path, shard_bytes: int) -> None:
         self._folder = folder
         self._shard_bytes = shard_bytes
-        self._rows: list[tuple[str, bytes]] = []
+        self._rows: list[ShardRow] = []
         self._size = 0
         self._before = {path.name for path in folder.glob("*")}
         self.shards: list[str] = []
 
-    def add(self, image_id: str, content: bytes) -> tuple[int, int]:
-        """Take one image and return its place: index into `shards` (once `flush` has run), and row."""
+    def add(self, image_id: str, content: bytes, checked: Checked) -> tuple[int, int]:
+        """Take one usable image and return its place: index into `shards` (once `flush` has run), and row."""
         place = (len(self.shards), len(self._rows))
-        self._rows.append((image_id, content))
+        self._rows.append((image_id, content, checked.width, checked.height, checked.descriptor))
         self._size += len(content)
         if self._size >= self._shard_bytes:
             self.flush()
@@ -30,7 +31,7 @@ class ShardBuffer:
     def flush(self) -> None:
         """Write what is still in memory."""
         if self._rows:
-            self.shards.append(write_shard(self._folder, self._rows))
+            self.shards.append(write_shard(self._folder, self._rows, schema=DESCRIBED_SCHEMA))
             self._rows, self._size = [], 0
 
     def discard(self) -> None:

@@ -298,10 +298,22 @@ def test_a_group_stays_in_one_split_over_all_ingests(root: Path) -> None:
 
 
 def test_a_group_takes_the_split_of_a_stored_image_that_belongs_to_it(root: Path) -> None:
-    number = in_split(root, "frozen_test")
+    number = in_split(root, "validation")
     run(root, [item(number, group="patient"), *(item(n, group="patient") for n in range(1000, 1010))])
 
-    assert {row_of(root, n)["split"] for n in range(1000, 1010)} == {"frozen_test"}
+    assert {row_of(root, n)["split"] for n in range(1000, 1010)} == {"validation"}
+
+
+def test_a_newcomer_to_a_group_of_the_frozen_test_set_is_held(root: Path) -> None:
+    number = in_split(root, "frozen_test")
+    report = run(root, [item(number, group="patient"), item(1000, group="patient"), item(1001)])
+
+    assert (report.added, report.held) == (1, 1)
+    assert (report.set_aside[0].reason, report.set_aside[0].detail) == (
+        "frozen-group", "its group lies in the frozen test set",
+    )  # fmt: skip
+    assert row_of(root, 1000)["state"] == "held"
+    assert sum(stored(root).counts()["frozen_test"].values()) == 30
 
 
 def test_groups_that_share_an_image_within_one_ingest_take_one_split(root: Path) -> None:

@@ -90,8 +90,29 @@ def rules(kind: str, alarmed: frozenset[str] = frozenset()) -> SplitRules:
 def test_a_stored_split_wins_over_every_rule() -> None:
     arrivals = [arrival(str(n), "patient") for n in range(20)]
     for kind in ("first", "later", "production"):
-        assign_splits(arrivals, GroupLinks(), {"patient": {"frozen_test"}}, rules(kind, frozenset("a")))
-        assert {a.split for a in arrivals} == {"frozen_test"}
+        assign_splits(arrivals, GroupLinks(), {"patient": {"validation"}}, rules(kind, frozenset("a")))
+        assert {a.split for a in arrivals} == {"validation"}
+
+
+def test_the_frozen_test_set_takes_nobody_in() -> None:
+    for kind in ("later", "production"):
+        newcomers = [arrival("1", "patient"), arrival("2", "2")]
+        assign_splits(newcomers, GroupLinks(), {"patient": {"frozen_test"}}, rules(kind, frozenset("a")))
+        assert (newcomers[0].state, newcomers[0].split, newcomers[0].reason) == ("held", None, "frozen-group")
+        assert newcomers[1].state == "active"
+
+
+def test_newcomers_take_the_name_under_which_later_ones_will_find_their_group() -> None:
+    links = GroupLinks()
+    for one, other in (("1", "2"), ("3", "patient"), ("5", "6"), ("6", "old")):
+        links.join(one, other)
+    arrivals = [arrival(n, n) for n in "12345"] + [arrival("7", "patient"), arrival("6", "other patient")]
+    assign_splits(arrivals, links, {"old": {"train"}}, rules("later"))
+
+    names = {a.image_id: a.group_id for a in arrivals}
+    assert names == {
+        "1": "1", "2": "1", "3": "patient", "4": "4", "5": "old", "7": "patient", "6": "other patient",
+    }  # fmt: skip
 
 
 def test_a_group_is_never_torn() -> None:

@@ -84,9 +84,10 @@ class SplitRules:
 def assign_splits(
     arrivals: Iterable[Arrival], links: GroupLinks, stored: Mapping[str, Collection[str]], rules: SplitRules
 ) -> None:
-    """Give every active arrival its split, or hold it where its group already lies in two.
+    """Give every active arrival its split, or hold it where its group lies in two, or in the frozen test set.
 
-    stored: the splits in which each group id has images already. A stored split wins over every rule.
+    stored: the splits in which each group id has images already. A stored split wins over every rule; but a frozen set
+    takes nobody in. Arrivals in a group of their own take the name of the one they turned out to belong to.
     """
     taken: dict[str, set[str]] = {}
     for group_id, splits in stored.items():
@@ -95,14 +96,31 @@ def assign_splits(
     for arrival in arrivals:
         if arrival.state == "active":
             groups.setdefault(links.root(arrival.group_id), []).append(arrival)
+    _name_groups(groups, links, stored)
     new = rules.assign({group_id: members for group_id, members in groups.items() if group_id not in taken})
     for group_id, members in groups.items():
         splits = sorted(taken.get(group_id, ())) or [new[group_id]]
         for arrival in members:
             if len(splits) > 1:
                 arrival.state, arrival.reason = "held", f"group-conflict: {' and '.join(splits)}"
+            elif splits == ["frozen_test"] and group_id in taken:
+                arrival.state, arrival.reason = "held", "frozen-group"
             else:
                 arrival.split = splits[0]
+
+
+def _name_groups(groups: Mapping[str, list[Arrival]], links: GroupLinks, stored: Mapping[str, object]) -> None:
+    """Name newcomers' groups as later ingests will find them: as stored, else as the source does, else by the first."""
+    names: dict[str, str] = {}
+    for group_id in sorted(stored, reverse=True):
+        names[links.root(group_id)] = group_id
+    for root, members in groups.items():
+        if len(members) > 1 or root in names:
+            given = [arrival.group_id for arrival in members if arrival.group_id != arrival.image_id]
+            name = names.get(root) or min(given, default=root)
+            for arrival in members:
+                if arrival.group_id == arrival.image_id:  # the source's own name is kept: its next images bring it too
+                    arrival.group_id = name
 
 
 def _majority(members: list[Arrival]) -> str:

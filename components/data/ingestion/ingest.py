@@ -126,7 +126,8 @@ def _split(intake: Intake, rules: SplitRules) -> None:
     assign_splits(arrivals, intake.links, intake.stored_splits(), rules)
     for arrival in arrivals:
         if arrival.state == "held":
-            intake.hold(arrival.item_no, arrival.name, "group-conflict", f"its group lies in {arrival.reason}")
+            reason, _, where = (arrival.reason or "").partition(": ")
+            intake.hold(arrival.item_no, arrival.name, reason, f"its group lies in {where or 'the frozen test set'}")
 
 
 def _updated(intake: Intake, classes: tuple[str, ...]) -> Manifest:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from components.params import Params
 from components.records import SetAside
 
 _TABLE_ROWS = 16_384
+_KEPT_COLUMNS = [name for name in MANIFEST_SCHEMA.names if name not in ("shard", "row", "source")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,37 +139,24 @@ def _updated(intake: Intake, classes: tuple[str, ...]) -> Manifest:
         return manifest
     keep = np.ones(rows, np.bool_)
     keep[[*intake.corrections]] = False
-    keep[[n for n in (intake.stored_number(arrival.image_id) for arrival in arrivals) if n is not None]] = False
+    keep[[intake.replaced[arrival.image_id] for arrival in arrivals if arrival.image_id in intake.replaced]] = False
     tables = [manifest.table.filter(pa.array(keep))]
     tables.append(pa.Table.from_pylist(list(intake.corrections.values()), MANIFEST_SCHEMA))
-    tables.extend(_tables(arrivals, intake.buffer.shards, intake.source))
+    tables.extend(_table(part, intake.buffer.shards, intake.source) for part in _parts(arrivals))
     return Manifest(pa.concat_tables(tables).sort_by("image_id"), classes)
 
 
-def _tables(arrivals: list[Arrival], shards: list[str], source: str) -> Iterator[pa.Table]:
-    rows = iter(arrivals)
-    while part := list(islice(rows, _TABLE_ROWS)):
-        yield pa.Table.from_pylist([_row(arrival, shards, source) for arrival in part], MANIFEST_SCHEMA)
+def _parts(arrivals: list[Arrival]) -> Iterator[list[Arrival]]:
+    for start in range(0, len(arrivals), _TABLE_ROWS):
+        yield arrivals[start : start + _TABLE_ROWS]
 
 
-def _row(arrival: Arrival, shards: list[str], source: str) -> dict[str, Any]:
-    return {
-        "image_id": arrival.image_id,
-        "shard": None if arrival.place is None else shards[arrival.place[0]],
-        "row": None if arrival.place is None else arrival.place[1],
-        "label": arrival.label,
-        "split": arrival.split,
-        "source": source,
-        "name": arrival.name,
-        "captured_at": arrival.captured_at,
-        "label_origin": arrival.label_origin,
-        "labelled_by": arrival.labelled_by,
-        "group_id": arrival.group_id,
-        "state": arrival.state,
-        "reason": arrival.reason,
-        "window": arrival.window,
-        "model_version": arrival.model_version,
-    }
+def _table(arrivals: list[Arrival], shards: list[str], source: str) -> pa.Table:
+    columns = {name: [getattr(arrival, name) for arrival in arrivals] for name in _KEPT_COLUMNS}
+    columns["shard"] = [None if arrival.place is None else shards[arrival.place[0]] for arrival in arrivals]
+    columns["row"] = [None if arrival.place is None else arrival.place[1] for arrival in arrivals]
+    columns["source"] = [source] * len(arrivals)
+    return pa.table(columns, MANIFEST_SCHEMA)
 
 
 def _report(intake: Intake, manifest: Manifest, changed: bool) -> IngestReport:

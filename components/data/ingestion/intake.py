@@ -32,6 +32,7 @@ class Intake:
 
     classes: the class list, or None while the first ingest is still finding it. production: labels of images that
     were scored, which correct stored ones. corrections: amended rows of the stored manifest, by their number.
+    replaced: rows of images that were quarantined and are judged anew, by image id.
     """
 
     manifest: Manifest
@@ -42,6 +43,7 @@ class Intake:
     arrivals: dict[str, Arrival] = field(default_factory=dict)
     links: GroupLinks = field(default_factory=GroupLinks)
     corrections: dict[int, dict[str, Any]] = field(default_factory=dict)
+    replaced: dict[str, int] = field(default_factory=dict)
     listed: list[SetAside] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
@@ -75,6 +77,8 @@ class Intake:
             self._again(item_no, item, label, arrival)
         elif file.checked is not None:
             self._new(item_no, item, label, image_id, file.checked)
+            if number is not None:
+                self.replaced[image_id] = number
         elif number is not None:
             self._known(item_no, item, label, number)
 
@@ -94,13 +98,9 @@ class Intake:
                 splits.setdefault(group_id, set()).add(split)
         return splits
 
-    def stored_number(self, image_id: str) -> int | None:
-        """Return the row of the stored manifest that holds this image, or None."""
-        return self._stored.row(image_id)
-
     def unchanged(self, arrival: Arrival) -> bool:
         """Return whether the manifest already says all of this: the image was, and is, quarantined for one reason."""
-        number = self._stored.row(arrival.image_id)
+        number = self.replaced.get(arrival.image_id)
         return number is not None and arrival.reason is not None and arrival.reason == self._cell("reason", number)
 
     def usable_labels(self) -> set[str]:

@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test lint types imports check bench clean help
+.PHONY: install demo test lint types imports check fuzz bench clean help
 
 help:
 	@echo "make demo     install, then run six simulated months on real images"
 	@echo "make test     install, then check style, types, layers and run every test"
+	@echo "make fuzz     200,000 damaged images, others each time: for the night"
 	@echo "make bench    figures and ratios of tests/benchmarks"
 	@echo "make clean    stop the demo's services and remove what was made"
 
@@ -39,6 +40,12 @@ check: lint types imports
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadgroup --cov --cov-branch --cov-report=term
+
+fuzz: export PERENNIAL_FUZZ_IMAGES ?= 200000
+fuzz: export PERENNIAL_FUZZ_SEED := $(or $(PERENNIAL_FUZZ_SEED),$(shell date +%s))
+fuzz: $(INSTALLED)
+	@echo "again with PERENNIAL_FUZZ_SEED=$(PERENNIAL_FUZZ_SEED) make fuzz"
+	$(BIN)/python -m pytest -n 0 tests/property/test_data_decode_hostile.py
 
 bench: $(INSTALLED)
 	for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.data.files import publish, unpublished
 from components.monitoring.drift.likely_corruption import strength_in_words
 from components.monitoring.drift.story import Explanation, headline, listed, sentences
 
@@ -47,16 +44,9 @@ class Album:
 
 def write_drift_page(found: Explanation, album: Album, path: Path) -> None:
     """Write the page to `path`, in the place of an older one. The same arguments give the same bytes."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from components.pages.page import page_environment, write_page
 
-    environment = Environment(
-        loader=PackageLoader("components.monitoring.drift", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"source_hash": _source_hash, "listed": listed, "strength": strength_in_words}
+    environment = page_environment("components.monitoring.drift", {"listed": listed, "strength": strength_in_words})
     context: dict[str, Any] = {
         "found": found,
         "album": album,
@@ -64,13 +54,4 @@ def write_drift_page(found: Explanation, album: Album, path: Path) -> None:
         "sentences": sentences(found),
         "answers": sorted(found.answers, key=lambda answer: -abs(answer[2] - answer[1])),
     }
-    page = environment.get_template("drift_explained.html").render(context)
-    with unpublished(path.parent) as (file, temporary):
-        # A class may be named after a folder whose name is not valid Unicode.
-        file.write(page.encode("utf-8", "backslashreplace"))
-        publish(file, temporary, path)
-
-
-def _source_hash(text: str) -> str:
-    """Return a Content-Security-Policy source that allows exactly this inline style."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+    write_page(environment.get_template("drift_explained.html").render(context), path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +17,11 @@ from components.model.predictor import Predictor
 from components.model.preprocess import resize
 from components.monitoring.drift.embeddings import narrowed
 from components.operations.services import Services
+from components.pages.page import data_uri
 from components.store.reading import SampledImage
 
 WORKING_SIDE = 256
 """Pixels of the longer side to which a large image is reduced first: trying changes of it takes bounded time then."""
-THUMBNAIL_SIDE = 96
 LOOKED_AT = ("brightness", "contrast", "sharpness", "saturation")
 
 UInt8Array = NDArray[np.uint8]
@@ -107,14 +105,8 @@ class Pictures:
             pixels = self.read(image)
             if pixels is not None:
                 shown = pixels if change is None else change(pixels)
-                yield {"picture": data_uri(shown), "called": image.predicted, "image_id": image.place.image_id}
-
-
-def data_uri(pixels: UInt8Array) -> str:
-    """Return pixels (H, W) or (H, W, 3) as a picture of at most 96 pixels a side, in a data URI."""
-    image = Image.fromarray(pixels)
-    kind = "png" if max(image.size) <= THUMBNAIL_SIDE else "jpeg"
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, kind.upper())
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+                yield {
+                    "picture": data_uri(Image.fromarray(shown)),
+                    "called": image.predicted,
+                    "image_id": image.place.image_id,
+                }

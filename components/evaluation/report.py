@@ -16,7 +16,7 @@ FEW_IMAGES = 100
 
 
 def markdown(metrics: Mapping[str, Any]) -> str:
-    """Return the report of an evaluation's metrics, as `components.stages.evaluate` makes them, in Markdown."""
+    """Return the report of an evaluation's metrics, as the evaluate stage makes them, in Markdown."""
     calibration = metrics["calibration"]
     lines = [
         "# Evaluation",

@@ -22,7 +22,8 @@ from components.data.sources.item import SourceItem
 from components.errors import DataError, IntegrityError, RefusedError
 from components.model.predictor import Predictor
 from components.params import Mix, Params, Section, parse_strictly
-from components.stages import STAGES, main
+from components.stages import STAGES
+from components.stages.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]

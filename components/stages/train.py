@@ -1,0 +1,129 @@
+"""The stage that learns."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from components.labels.stale import read_meanings, read_stale, read_successors
+from components.labels.suspects import read_suspects, training_weights
+from components.model.artifact import WEIGHTS_FILE, ModelSpec, write_spec
+from components.model.backbones import build
+from components.model.dataset import LearningSet, StoredImages, load_learning
+from components.model.progress import MetricsLog
+from components.model.training import fit
+from components.monitoring.drift.label_shift import reweighting
+from components.params import Params
+from components.stages.files import METRICS_FILE, METRICS_LOG_FILE, fresh, write_json
+
+logger = logging.getLogger(__name__)
+
+MOST_REWEIGHTED = 4.0
+"""How many times an image may count where training is weighted by the classes' shares in production."""
+
+
+def run(params: Params) -> None:
+    """Write a trained model: model.pt (weights only), model.json, metrics.jsonl, metrics.json, checkpoints."""
+    learning = load_learning(StoredImages.of(params), params.preprocess, params.train)
+    weights = _weigh(learning, params)
+    outdated = learning.named(read_stale(Path(params.paths.audit)))
+    learning, relearnt = _relearn(learning, read_meanings(Path(params.paths.audit)))
+    weights = np.where(relearnt > 0, relearnt, weights)
+    taken_over = read_successors(Path(params.paths.audit))
+    weights *= np.array([taken_over.get(name, 1.0) for name in learning.rows["image_id"].to_pylist()], np.float32)
+    learnt = learning.training & (weights > 0) & (~outdated | (relearnt > 0))
+    weights, of_class = _as_in_production(learning, weights, learnt, params)
+    judging = ~learning.training & ~outdated
+    spec = ModelSpec(learning.classes, learning.spec, params.train.backbone)
+    seed = params.train.seed + params.restart.number
+    network = build(
+        spec.backbone,
+        classes=len(spec.classes),
+        channels=spec.preprocess.channels,
+        size=spec.preprocess.size,
+        dropout=params.train.dropout,
+        pretrained=params.train.pretrained,
+        seed=seed,
+    )
+    folder = fresh(params.paths.model)
+    fitted = fit(
+        network,
+        replace(learning.data.take(learnt), weights=weights[learnt]),
+        learning.data.take(judging),
+        spec=spec.preprocess,
+        params=params.train.model_copy(update={"seed": seed}),
+        log=MetricsLog(folder / METRICS_LOG_FILE, lambda: datetime.now(UTC)),
+        checkpoints=folder / "checkpoints",
+    )
+    torch.save(fitted.network.state_dict(), folder / WEIGHTS_FILE)
+    write_spec(folder, spec)
+    metrics = {
+        "images": int(learnt.sum()),
+        "production_images": int((learnt & learning.production).sum()),
+        "left_out": int((learning.training & ~learnt).sum()),
+        "out_of_date": int(outdated.sum()),
+        "relearnt": int((relearnt > 0).sum()),
+        "took_over": len(taken_over),
+        "weighted_down": int((learnt & (weights < 1)).sum()),
+        "validation_images": int(judging.sum()),
+        "class_weights": of_class,
+        "best_epoch": fitted.epoch,
+        "epochs": fitted.epochs,
+        "precision": fitted.precision,
+        **{name: round(value, 5) for name, value in fitted.validation.items()},
+    }
+    write_json(folder / METRICS_FILE, metrics)
+    logger.info("train: %d images, best epoch %d of %d", metrics["images"], fitted.epoch + 1, fitted.epochs)
+
+
+def _weigh(learning: LearningSet, params: Params) -> NDArray[np.float32]:
+    """Return every row's training weight (N,), 0 where it is left out."""
+    suspect = read_suspects(Path(params.paths.audit), learning.rows["image_id"].to_pylist())
+    return training_weights(
+        suspect,
+        learning.given,
+        learning.production,
+        policy=params.audit.policy,
+        suspect_weight=params.audit.suspect_weight,
+        production_weight=params.train.production_weight,
+    )
+
+
+def _relearn(
+    learning: LearningSet, meanings: Mapping[str, tuple[str, float]]
+) -> tuple[LearningSet, NDArray[np.float32]]:
+    """Return the set with training images under the class they mean now, and how much each of them counts (N,), else 0.
+
+    In training alone: what was inferred measures nothing.
+    """
+    labels, counts = learning.data.labels.copy(), np.zeros(len(learning.training), np.float32)
+    for row, image_id in enumerate(learning.rows["image_id"].to_pylist()):
+        if image_id in meanings and learning.training[row]:
+            means, counts[row] = meanings[image_id]
+            labels[row] = learning.classes.index(means)
+    return replace(learning, data=replace(learning.data, labels=labels)), counts
+
+
+def _as_in_production(
+    learning: LearningSet, weights: NDArray[np.float32], learnt: NDArray[np.bool_], params: Params
+) -> tuple[NDArray[np.float32], dict[str, float]]:
+    """Return the weights (N,) with every class counting as often as in `params.mix`, and what each was multiplied by.
+
+    Unchanged, and nothing, where no mix is noted or a class of the data is not in it.
+    """
+    shares = params.mix.shares
+    if not shares or not set(learning.classes) <= shares.keys():
+        return weights, {}
+    labels = learning.data.labels
+    wanted = np.array([shares[name] for name in learning.classes])
+    given = np.bincount(labels[learnt], weights[learnt], len(learning.classes))
+    factors = reweighting(wanted / wanted.sum(), given / given.sum(), MOST_REWEIGHTED)
+    told = {name: round(float(factor), 4) for name, factor in zip(learning.classes, factors, strict=True)}
+    return (weights * factors[labels]).astype(np.float32), told

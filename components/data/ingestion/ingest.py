@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from components.data.decode import ImageLimits
 from components.data.files import TEMPORARY_SUFFIX
 from components.data.ingestion.arrivals import Arrival, SplitRules, assign_splits
 from components.data.ingestion.checking import check_items
 from components.data.ingestion.class_list import agreed_classes
 from components.data.ingestion.intake import Intake
+from components.data.ingestion.resemblance import NearDuplicates, link_near_duplicates
 from components.data.ingestion.shard_buffer import ShardBuffer
 from components.data.isolation import IsolatedDecoder
 from components.data.manifest import MANIFEST_SCHEMA, Manifest
@@ -36,7 +38,8 @@ class IngestReport:
     added: new images that may be used. duplicates: bytes already there, with the same label. corrected: stored labels
     changed. quarantined: files that cannot be used. held: files left out because they contradict what is stored.
     set_aside: the first thousand of the latter two; reasons: how many there are of each kind. manifest_digest: of the
-    manifest as it now is; changed: whether it differs from before.
+    manifest as it now is; changed: whether it differs from before. near_duplicates: added images that look the same as
+    another one, which is in their group now; near_conflicts: how many of them have another label than it.
     """
 
     added: int
@@ -49,6 +52,8 @@ class IngestReport:
     set_aside: tuple[SetAside, ...]
     changed: bool
     reasons: Mapping[str, int] = field(default_factory=dict)
+    near_duplicates: int = 0
+    near_conflicts: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for the command line and the ledger."""
@@ -62,6 +67,8 @@ class IngestReport:
             "manifest_digest": self.manifest_digest,
             "changed": self.changed,
             "reasons": dict(self.reasons),
+            "near_duplicates": self.near_duplicates,
+            "near_conflicts": self.near_conflicts,
             "set_aside": [asdict(entry) for entry in self.set_aside],
         }
 
@@ -99,6 +106,7 @@ def ingest(
         intake = Intake(manifest, None if finding else classes, buffer, source, production)
         _take_all(intake, items, decoder or IsolatedDecoder.of(params.data), close=decoder is None)
         buffer.flush()
+        near = link_near_duplicates(intake, images, ImageLimits.of(params.data))
         if finding:
             classes = tuple(sorted({*classes, *intake.usable_labels()}))
         kind = "first" if first else "production" if production else "later"
@@ -109,7 +117,7 @@ def ingest(
             updated.write(path)
         undo.pop_all()
     _remove_orphans(images, path, updated)
-    return _report(intake, updated, changed)
+    return _report(intake, updated, changed, near)
 
 
 def _take_all(intake: Intake, items: Iterable[SourceItem], decoder: IsolatedDecoder, *, close: bool) -> None:
@@ -159,7 +167,7 @@ def _table(arrivals: list[Arrival], shards: list[str], source: str) -> pa.Table:
     return pa.table(columns, MANIFEST_SCHEMA)
 
 
-def _report(intake: Intake, manifest: Manifest, changed: bool) -> IngestReport:
+def _report(intake: Intake, manifest: Manifest, changed: bool, near: NearDuplicates) -> IngestReport:
     return IngestReport(
         added=sum(arrival.state == "active" for arrival in intake.arrivals.values()),
         duplicates=intake.duplicates,
@@ -171,6 +179,8 @@ def _report(intake: Intake, manifest: Manifest, changed: bool) -> IngestReport:
         set_aside=tuple(intake.listed),
         changed=changed,
         reasons=dict(sorted(intake.reasons.items())),
+        near_duplicates=near.images,
+        near_conflicts=near.conflicts,
     )
 
 

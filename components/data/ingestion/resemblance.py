@@ -1,0 +1,53 @@
+"""Newly arrived images that look the same as others: they join the others' groups, so that no split comes between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from components.data.decode import ImageLimits
+from components.data.described import read_descriptors
+from components.data.ingestion.intake import Intake
+from components.data.ingestion.near_duplicates import near_pairs
+from components.data.shards import ShardReader
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicates:
+    """How many new images look the same as another one, and how many of those have another label than it."""
+
+    images: int
+    conflicts: int
+
+
+def link_near_duplicates(intake: Intake, images: Path, limits: ImageLimits) -> NearDuplicates:
+    """Join the groups of new images with those of images, new or stored, that look the same.
+
+    images: the folder of shards, with those of this ingest. limits: of images that have to be decoded once more.
+    """
+    new = [arrival for arrival in intake.arrivals.values() if arrival.place is not None]
+    if not new:
+        return NearDuplicates(0, 0)
+    reader = ShardReader(images)
+    shards = [intake.buffer.shards[arrival.place[0]] for arrival in new if arrival.place is not None]
+    places = [arrival.place[1] for arrival in new if arrival.place is not None]
+    arrived = read_descriptors(reader, pa.table({"shard": shards, "row": places}), limits)
+    rows = intake.manifest.select()
+    stored = read_descriptors(reader, rows.select(["shard", "row"]), limits)
+    pairs = near_pairs(arrived, stored)
+    beside = pairs.second[pairs.second >= len(new)] - len(new)
+    found = rows.take(pa.array(beside)).select(["group_id", "label"]).to_pydict()
+    met = dict(zip(beside.tolist(), zip(found["group_id"], found["label"], strict=True), strict=True))
+    alike, conflicting = set(), set()
+    for first, second in zip(pairs.first.tolist(), pairs.second.tolist(), strict=True):
+        one = new[first]
+        other = new[second] if second < len(new) else None
+        group, label = (other.group_id, other.label) if other else met[second - len(new)]
+        intake.links.join(one.group_id, group)
+        both = {first, second} if other else {first}
+        alike |= both
+        if label != one.label:
+            conflicting |= both
+    return NearDuplicates(len(alike), len(conflicting))

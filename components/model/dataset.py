@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from PIL import Image
 
-from components.data.decode import ImageLimits, ImageRejected
+from components.data.decode import ImageLimits, ImageRejected, decode
 from components.data.manifest import Manifest
 from components.data.shards import ShardReader
 from components.data.turns import DecodingTurns, available_cores
@@ -60,6 +62,12 @@ class StoredImages:
                 pass
         return images
 
+    def image(self, place: Mapping[str, Any]) -> Image.Image:
+        """Return one image, decoded, of a manifest row. Raises as `content`, and DataError if it is refused now."""
+        content = self.content(place["shard"], place["row"], place["image_id"], place["name"])
+        with _naming(place["image_id"]):
+            return decode(content, self.limits)
+
     def content(self, shard: str | None, row: int | None, image_id: str, name: str | None) -> bytes:
         """Return an image's bytes. Raises IntegrityError if they are not its own, DataError if none are stored."""
         if shard is None or row is None:
@@ -82,13 +90,41 @@ class StoredImages:
 
 def decode_and_resize_stored(content: bytes, image_id: str, spec: PreprocessSpec, limits: ImageLimits) -> Any:
     """Return a stored image's pixels (size, size, channels) uint8. Raises DataError naming it if it is refused."""
-    try:
+    with _naming(image_id):
         return decode_and_resize(content, spec, limits)
+
+
+@contextmanager
+def _naming(image_id: str) -> Iterator[None]:
+    try:
+        yield
     except ImageRejected as error:
         raise DataError(
             f"image {image_id} was accepted once and is refused now, {error}; "
             "recall it, or undo the change of the limits in params.yaml"
         ) from error
+
+
+class DecodedImages(Sequence[Image.Image]):
+    """The images of manifest rows, each decoded when it is asked for."""
+
+    def __init__(self, stored: StoredImages, rows: pa.Table) -> None:
+        self._stored = stored
+        self._rows = rows.select(["shard", "row", "image_id", "name"]).to_pylist()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, row: int) -> Image.Image: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Image.Image]: ...
+
+    def __getitem__(self, row: int | slice) -> Image.Image | Sequence[Image.Image]:
+        if isinstance(row, slice):
+            return [self._stored.image(place) for place in self._rows[row]]
+        return self._stored.image(self._rows[row])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,21 @@ import logging
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 
+from components.data.described import read_descriptors
+from components.data.manifest import RowIndex
+from components.labels.audit_page import Shown, write_audit_page
+from components.labels.conflicts import find_conflicts
+from components.labels.findings import Audited, ranked, write_findings
+from components.labels.image_issues import find_image_issues
 from components.labels.issues import find_issues
 from components.labels.stale import find_stale, write_stale
 from components.labels.suspects import write_out_of_fold, write_suspects
-from components.model.dataset import StoredImages, load_learning
+from components.model.dataset import DecodedImages, StoredImages, load_learning
 from components.model.folds import unjudgeable_classes
 from components.model.out_of_fold import out_of_fold
+from components.pages.page import data_uri
 from components.params import Params
 from components.stages.files import METRICS_FILE, fresh, write_json
 
@@ -22,8 +30,16 @@ NEXT_TO_NOTHING = 1e-3
 """Weight of a label that is out of date where the audit's models learn: those images are to be judged, too."""
 
 
+PAGE_FILE = "audit.html"
+_POLICY_WORDS = {
+    "keep": "Training learns doubted labels as they are.",
+    "down-weight": "Training lets doubted labels that nobody has confirmed count less.",
+    "drop": "Training leaves out doubted labels that nobody has confirmed.",
+}
+
+
 def run(params: Params) -> None:
-    """Write which labels are hard to believe or out of date: suspects, out_of_fold and stale .parquet, metrics.json."""
+    """Write what is hard to believe, looks wrong or is out of date: tables, metrics.json and the page audit.html."""
     stored = StoredImages.of(params)
     learning = load_learning(stored, params.preprocess, params.train)
     stale = find_stale(stored, learning.spec, params)
@@ -42,15 +58,46 @@ def run(params: Params) -> None:
     write_suspects(folder, image_ids, labels, issues, classes)
     write_out_of_fold(folder, image_ids, probabilities, fold)
     write_stale(folder, stale)
-    given, doubted = (np.bincount(part, minlength=len(classes)) for part in (labels, labels[issues.suspect]))
+    audited = Audited(image_ids, labels, classes)
+    looks = find_image_issues(DecodedImages(stored, learning.rows))
+    alike = find_conflicts(read_descriptors(stored.reader, learning.rows, stored.limits), labels)
+    findings = ranked(
+        [
+            *audited.of_labels(issues),
+            *audited.of_images(looks),
+            *audited.of_conflicts(alike),
+        ]
+    )
     metrics = {
         "images": len(labels),
         "suspects": int(issues.suspect.sum()),
         "share": round(float(issues.suspect.mean()), 5),
-        "noise": {name: round(doubted[k] / given[k], 5) for k, name in enumerate(classes) if given[k]},
         "agreement": round(float((issues.likely == labels).mean()), 5),
+        "classes": audited.class_rows(issues, not_judged),
         "not_judged": [classes[k] for k in not_judged],
+        "image_issues": looks.report(),
+        "near_duplicates": alike.report(),
+        "findings": len(findings),
+        "policy": _POLICY_WORDS[params.audit.policy],
+        "method": f"{params.audit.folds} models, {params.audit.epochs} epochs each, judged images they had not seen.",
         "stale": stale.report(),
     }
     write_json(folder / METRICS_FILE, metrics)
-    logger.info("audit: %d of %d labels are suspect", metrics["suspects"], len(labels))
+    write_findings(folder, findings)
+    write_audit_page(metrics, findings, _Shown(stored, learning.rows), folder / PAGE_FILE)
+    logger.info("audit: %d of %d labels are suspect, %d findings", metrics["suspects"], len(labels), len(findings))
+
+
+class _Shown:
+    """What the page shows of an image, by its id."""
+
+    def __init__(self, stored: StoredImages, rows: pa.Table) -> None:
+        self._stored = stored
+        self._rows = rows
+        self._index = RowIndex(rows)
+
+    def __call__(self, image_id: str) -> Shown:
+        row = self._index.row(image_id)
+        assert row is not None  # noqa: S101  (findings are about these rows)
+        place = self._rows.slice(row, 1).to_pylist()[0]
+        return Shown(data_uri(self._stored.image(place)), place["name"] or "", place["source"] or "")

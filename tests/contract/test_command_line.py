@@ -16,7 +16,18 @@ from flows.cli import cli
 
 PERENNIAL = Path(sys.executable).parent / "perennial"
 HEAVY = {"torch", "mlflow", "prefect", "sqlalchemy", "pandas", "numpy", "pyarrow", "sklearn", "scipy", "onnxruntime"}
-HEAVIEST = {"torch", "timm", "lightning", "mlflow", "pandas", "sklearn", "onnxruntime", "cleanlab", "evidently"}
+HEAVIEST = {
+    "torch",
+    "timm",
+    "lightning",
+    "mlflow",
+    "pandas",
+    "sklearn",
+    "onnxruntime",
+    "cleanlab",
+    "cleanvision",
+    "evidently",
+}
 DESIGNED = {
     "init", "doctor", "up", "down", "ingest", "audit", "retrain", "promote", "reject", "rollback", "history",
     "label draw", "label queue", "label import", "label export", "plan-labels", "reference show", "reference reset",

@@ -16,6 +16,7 @@ DOORS = {
     "psycopg2": "components/store/",
     "alembic": "components/store/",
     "cleanlab": "components/labels/issues.py",
+    "cleanvision": "components/labels/image_issues.py",
     "evidently": "components/monitoring/drift/evidently_page.py",
     "prefect": "flows/",
     "apprise": "components/alerts/",

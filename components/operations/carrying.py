@@ -8,6 +8,7 @@ from pathlib import Path
 from components.data.ingestion.class_changes import Carried, ClassChange, Translation, carried
 from components.data.ingestion.class_history import ClassHistory, changes_at
 from components.data.manifest import Manifest
+from components.data.versions import past_checkout
 from components.operations.services import Services
 from components.params import Params
 from components.records import ModelVersion
@@ -62,6 +63,20 @@ def older_lists(services: Services, root: Path, params: Params, *, images: bool 
     """Return the older lists against the dataset checked out at `root`; images: also those that splits list."""
     path = root / params.paths.manifest
     return OlderLists(services, root, params, ClassHistory.read(path, images=images), Manifest.classes_at(path))
+
+
+def translation_between(services: Services, before: ModelVersion, after: ModelVersion) -> Translation:
+    """Return how one registered model's class list reads in another's, a later one or an earlier one."""
+    workspace = services.workspace
+    manifest = workspace.params.paths.manifest
+    with past_checkout(origin=workspace.origin, state=workspace.state, commit="origin/main", targets=()) as root:
+        changes = ClassHistory.read(root / manifest, images=False).changes
+        first, last = (changes_at(root, model.dataset_version, manifest) for model in (before, after))
+    if first is None or last is None:
+        return Translation.of(before.classes, after.classes, ())
+    if first <= last:
+        return Translation.of(before.classes, after.classes, changes[first:last])
+    return Translation.of(after.classes, before.classes, changes[last:first]).inverse()
 
 
 def display_names(services: Services) -> Mapping[str, str]:

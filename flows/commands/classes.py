@@ -34,6 +34,9 @@ def classes(context: click.Context, root: Path, as_json: bool) -> None:
     A change is told first and done with --apply: a new dataset version with every label carried over.
     """
     if context.invoked_subcommand is not None:
+        if as_json:
+            raise click.UsageError(f"--json belongs to {context.invoked_subcommand}; put it at the end")
+        context.find_root().obj = {"workspace": str(root)}  # given here, it holds for what follows
         return
     from components.operations.classes import list_classes
 

@@ -215,6 +215,11 @@ class Translation:
             {name: part for name in new if (part := parts.get(name)) is not None},
         )
 
+    def inverse(self) -> Translation:
+        """Return how the newer list reads in the older one: the classes that are one class in both."""
+        one = {name: parts[0] for name, parts in self.whole.items() if len(parts) == 1}
+        return Translation(self.new, self.old, one, {before: (after,) for after, before in one.items()})
+
     @property
     def trivial(self) -> bool:
         """Return whether every old class is the class of the same name; others may have been added."""

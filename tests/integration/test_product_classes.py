@@ -99,6 +99,8 @@ def test_classes_are_renamed_merged_and_split_and_nothing_said_before_is_lost(
 
     # The champion goes on answering its own list: so do people, about its predictions.
     run("label", "import", str(write_rows(tmp_path / "second.csv", header, answers[1::2])), "--at", ANSWERED)
+    run("monitor", "--window", "2020-05", "--at", "2020-06-20T00:00:00+00:00")
+    level = {c["name"]: c["precision"] for c in run("reference", "show")["classes"]}
     renewal = run("retrain", "--force", "--reason", "the class list changed")
     ours = {"3": "three", "9": "7"}
     rows = {image_id: (label, origin) for image_id, label, origin in manifest_rows(root, "image_id", "label", "source")}
@@ -111,6 +113,16 @@ def test_classes_are_renamed_merged_and_split_and_nothing_said_before_is_lost(
     assert checks["overall"]["numbers"]["champion"] > 0.8  # its 3s count as threes, its 9s as 7s
     assert renewal["verdict"]["class_list"] == {"changed": {"three": ["3"], "7": ["7", "9"]}, "unknown": []}
     version = renewal["version"]
+    assert renewal["promoted"], renewal["verdict"]["reason"]
+    # The reference goes with it: a renamed class keeps its level, a merged one has none until a window measures it.
+    reference = run("reference", "show")
+    held_to = {c["name"]: c["precision"] for c in reference["classes"]}
+    assert held_to == {n: None if n == "7" else level["3" if n == "three" else n] for n in names}
+    assert level["3"] is not None
+    assert (reference["window"], reference["model_version"]) == ("2020-05", version)
+    judged = run("monitor", "--window", "2020-05", "--at", "2020-06-21T00:00:00+00:00")
+    assert [c["name"] for c in judged[0]["classes"]] == [str(digit) for digit in range(10)]  # the old champion's own
+    assert "no-reference" not in {c["state"] for c in judged[0]["classes"]}
     with_models = run("history", "--kind", "classes", "--limit", "10")
     assert [entry["action"] for entry in with_models] == ["display", "merge", "rename"]
 
@@ -131,10 +143,15 @@ def test_classes_are_renamed_merged_and_split_and_nothing_said_before_is_lost(
     assert last["champion"]["unknown"] == ["8", "snowman"]
     assert len(last["changes"]) == 3
 
-    card_and_reference(root, version, promoted=renewal["promoted"])
+    answers_are_carried_and_the_card_is_text(root, version)
+    back = run("rollback", "--reason", "to see")
+    assert back["previous"] == version
+    assert {c["name"]: c["precision"] for c in run("reference", "show")["classes"]} == {
+        name: None if name in ("7", "9") else known for name, known in level.items()
+    }
 
 
-def card_and_reference(root: Path, version: int, *, promoted: bool) -> None:
+def answers_are_carried_and_the_card_is_text(root: Path, version: int) -> None:
     """The model card shows the display name as text; an answer about an unlisted eight is held with the reason."""
     from datetime import UTC, datetime
 
@@ -160,4 +177,3 @@ def card_and_reference(root: Path, version: int, *, promoted: bool) -> None:
         card = opened.registry.client.get_model_version(opened.registry.name, str(version)).description
         assert "<img" not in card
         assert "&lt;img src=x onerror=alert(1)&gt; &amp; three (three)" in card
-        assert promoted == (champions.champion(opened.database).version == version)

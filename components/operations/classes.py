@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.data.ingestion import class_changes
-from components.data.ingestion.class_changes import Add, ClassChange, Split, describe, former_names, touched
+from components.data.ingestion.class_changes import Add, ClassChange, Split, describe, former_names, listed, touched
 from components.data.ingestion.class_history import ClassHistory, shown_name
 from components.data.ingestion.class_list import unknown_class
 from components.data.manifest import Manifest
@@ -98,7 +98,7 @@ def change_classes(services: Services, ask: AskedChange, *, apply: bool, actor: 
     shown = [shown_name(name, history.display) for name in result["classes"]]
     record(
         services.database, kind="classes", actor=actor, action=type(change).__name__.lower(), now=now,
-        reason=f"{describe(change)} (now {', '.join(shown)}): {version}", classes=result["classes"], evidence=result,
+        reason=f"{describe(change)} (now {listed(shown)}): {version}", classes=result["classes"], evidence=result,
     )  # fmt: skip
     return result
 
@@ -237,8 +237,7 @@ def _next_retraining(
     judged = [counts.get(split, {}) for split in ("validation", "golden")]
     empty = [name for name in changed.classes if not any(of_class.get(name) for of_class in judged)]
     if empty:
-        named = f"{', '.join(map(repr, empty[:10]))}{' and others' if len(empty) > 10 else ''}"
-        words.append(f"the gate refuses while {named} {'has' if len(empty) == 1 else 'have'} no image held out")
+        words.append(f"the gate refuses while {listed(empty)} {'has' if len(empty) == 1 else 'have'} no image held out")
     if isinstance(change, Add):
         words.append(f"bring images of {change.name!r} in with `perennial ingest`")
     return "; ".join(words)

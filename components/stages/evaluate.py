@@ -43,7 +43,9 @@ def run(params: Params) -> None:
     judged = metrics["calibration"]["measured_on"]
     part, temperature = parts[judged], metrics["calibration"]["temperature"]
     before, after = (Answers.of(part.logits, part.labels, degrees) for degrees in (1.0, temperature))
-    draw_confusion(Confusion.of(part.labels, after.predicted, len(spec.classes)), spec.classes, folder / "confusion.png")
+    draw_confusion(
+        Confusion.of(part.labels, after.predicted, len(spec.classes)), spec.classes, folder / "confusion.png"
+    )
     curves = {"before": before, "after temperature scaling": after}
     draw_reliability(curves, params.evaluate.ece_bins, folder / "reliability.png")
     logger.info("evaluate: accuracy %.4f on %s", metrics["parts"][judged]["accuracy"]["value"], judged)

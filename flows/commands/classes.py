@@ -72,13 +72,9 @@ def rename(root: Path, as_json: bool, now: datetime, apply: bool, old: str, new:
 @_changing
 def merge(root: Path, as_json: bool, now: datetime, apply: bool, names: tuple[str, ...], into: str) -> None:
     """Make one class of several; it has the place of INTO, or of the first of them where INTO is new."""
-    from components.data.ingestion.class_changes import Merge
+    from components.data.ingestion.class_changes import merge_of
 
-    def asked(manifest: Any) -> Merge:
-        sources = (*names, into) if into in manifest.classes and into not in names else names
-        return Merge(sources, into)
-
-    _change(root, as_json, now, asked, apply=apply)
+    _change(root, as_json, now, lambda manifest: merge_of(names, into, manifest.classes), apply=apply)
 
 
 @classes.command(epilog="Example: perennial classes split bird --by birds.csv --rest other-bird --apply")

@@ -14,6 +14,7 @@ from components.data.ingestion.class_changes import (
     changed_list,
     describe,
     former_names,
+    merge_of,
     name_in_use,
 )
 from components.data.ingestion.class_history import ClassHistory, checked_display_name, shown_name
@@ -146,6 +147,16 @@ def test_a_split_list_is_read_in_any_order_of_columns(tmp_path):
     path = tmp_path / "by.csv"
     path.write_text("\ufeffclass,image\r\nmule,a.png\r\n\r\nslide,b.png\r\n", encoding="utf-8")
     assert read_split_list(path) == {"a.png": "mule", "b.png": "slide"}
+
+
+def test_a_merge_into_a_class_that_is_there_takes_it_in():
+    assert merge_of(("sandal",), "trainer", LIST) == Merge(("sandal", "trainer"), "trainer")
+    assert merge_of(("sandal", "boot"), "boot", LIST) == Merge(("sandal", "boot"), "boot")
+    assert merge_of(("sandal", "boot"), "shoe", LIST) == Merge(("sandal", "boot"), "shoe")
+
+
+def test_many_names_are_told_in_a_sentence_that_ends():
+    assert describe(Merge(tuple(map(str, range(5000))), "x")).endswith("'9' and 4990 more into 'x'")
 
 
 def test_answers_are_carried_over_as_far_as_that_is_exact():

@@ -17,6 +17,8 @@ from components.data.ingestion.class_list import checked_class_name, unknown_cla
 from components.data.manifest import Manifest
 from components.errors import ConfigurationError
 
+MOST_NAMED = 10  # classes in one sentence
+
 
 @dataclass(frozen=True, slots=True)
 class Add:
@@ -73,9 +75,20 @@ def describe(change: ClassChange) -> str:
         case Rename(old, new):
             return f"rename {old!r} to {new!r}"
         case Merge(sources, into):
-            return f"merge {', '.join(map(repr, sources))} into {into!r}"
+            return f"merge {listed(sources)} into {into!r}"
         case Split(name, parts, rest):
-            return f"split {name!r} into {', '.join(map(repr, outcomes(parts, rest)))}"
+            return f"split {name!r} into {listed(outcomes(parts, rest))}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names for a sentence, the first ten of them."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(map(repr, names[:MOST_NAMED])) + more
+
+
+def merge_of(names: Sequence[str], into: str, classes: Sequence[str]) -> Merge:
+    """Return the merge of `names` into a class that may be one of them, another one of the list, or new."""
+    return Merge((*names, into) if into in classes and into not in names else tuple(names), into)
 
 
 def outcomes(parts: Sequence[str], rest: str | None) -> tuple[str, ...]:
@@ -115,7 +128,7 @@ def changed_list(classes: Sequence[str], change: ClassChange) -> tuple[str, ...]
             return tuple(new if name == old else name for name in classes)
         case Merge(sources, into):
             if len(set(sources)) < 2 or len(set(sources)) < len(sources):
-                raise ConfigurationError(f"a merge needs two classes or more, once each, not {', '.join(sources)!r}")
+                raise ConfigurationError(f"a merge needs two classes or more, once each, not {listed(sources)}")
             place = into if into in sources else next(name for name in classes if name in sources)
             _free(into, known - set(sources))
             gone = set(sources) - {place}
@@ -143,9 +156,9 @@ def relabelled(table: pa.Table, change: ClassChange) -> pa.Table:
         case Merge(_, into):
             renamed = pc.if_else(wanted, pa.scalar(into, pa.string()), labels)
         case Split(name, _, rest):
-            listed, left = change.images, name if rest is None else rest
+            left = name if rest is None else rest
             image_ids = table["image_id"].filter(wanted).to_pylist()
-            mended = pa.array([listed.get(image_id, left) for image_id in image_ids], pa.string())
+            mended = pa.array([change.images.get(image_id, left) for image_id in image_ids], pa.string())
             renamed = pc.replace_with_mask(labels, wanted, mended)
     return table.set_column(table.schema.get_field_index("label"), table.schema.field("label"), renamed)
 
@@ -169,7 +182,7 @@ def carried(name: str, changes: Sequence[ClassChange], image_id: str | None = No
             case Split(split, parts, rest) if name == split:
                 found = None if image_id is None else change.images.get(image_id)
                 if found is None:
-                    made = ", ".join(map(repr, outcomes(parts, rest)))
+                    made = listed(outcomes(parts, rest))
                     return Carried(None, f"{split!r} was split into {made}, and this image is not in the list")
                 name = found
     return Carried(name)
@@ -235,18 +248,15 @@ class Translation:
         index = {name: place for place, name in enumerate(self.new)}
         return [index[self.names[name]] if name in self.names else -1 for name in self.old]
 
-    def describe(self, most: int = 10) -> str:
+    def describe(self) -> str:
         """Return in words what is called otherwise, what was merged, and what the older list does not know."""
         renamed = [f"{p[0]!r} counts as {n!r}" for n, p in self.whole.items() if p != (n,) and len(p) == 1]
-        merged = [f"{', '.join(map(repr, p))} count as {n!r}" for n, p in self.whole.items() if len(p) > 1]
+        merged = [f"{listed(p)} count as {n!r}" for n, p in self.whole.items() if len(p) > 1]
         unclear = [f"{name!r} is no class any more" for name in self.old if name not in self.names]
-        strange = [repr(name) for name in self.new if name not in self.whole]
+        strange = [name for name in self.new if name not in self.whole]
         told = [*renamed, *merged, *unclear]
-        words = [*told[:most], *([f"and {len(told) - most} more"] if len(told) > most else [])]
-        if strange:
-            more = f" and {len(strange) - most} more" if len(strange) > most else ""
-            words.append(f"it does not know {', '.join(strange[:most])}{more}")
-        return "; ".join(words)
+        words = [*told[:MOST_NAMED], *([f"and {len(told) - MOST_NAMED} more"] if len(told) > MOST_NAMED else [])]
+        return "; ".join([*words, *([f"it does not know {listed(strange)}"] if strange else [])])
 
 
 def name_in_use(name: str, change: ClassChange, changes: Sequence[ClassChange]) -> str | None:
@@ -262,7 +272,7 @@ def name_in_use(name: str, change: ClassChange, changes: Sequence[ClassChange]) 
         return None
     became = sorted(set().union(*meanings))
     return (
-        f"{name!r} was a class before and became {', '.join(map(repr, became))}; stored answers and reports go by "
+        f"{name!r} was a class before and became {listed(became)}; stored answers and reports go by "
         "name, so it cannot mean something else now: choose another name"
     )
 

@@ -74,9 +74,14 @@ def _write_declared(path: Path, classes: Sequence[str]) -> None:
     text = path.read_text(encoding="utf-8")
     data = dict(_children(yaml.compose(text, Loader=yaml.SafeLoader)))["data"]
     declared = dict(_children(data))["classes"]
-    end = declared.value[-1].end_mark.index if not declared.flow_style else declared.end_mark.index
-    written = yaml.safe_dump(list(classes), allow_unicode=True, default_flow_style=True, width=2**20).strip()
-    path.write_text(text[: declared.start_mark.index] + written + text[end:], encoding="utf-8")
+    start, end, written = declared.start_mark.index, declared.end_mark.index, _flow(classes)
+    if not declared.flow_style:  # it ends before the next key, comments included, and may be indented no deeper than it
+        end, written = declared.value[-1].end_mark.index, f"  {written}"
+    path.write_text(text[:start] + written + text[end:], encoding="utf-8")
+
+
+def _flow(names: Sequence[str]) -> str:
+    return str(yaml.safe_dump(list(names), allow_unicode=True, default_flow_style=True, width=2**20)).strip()
 
 
 def _children(node: Any) -> Iterator[tuple[str, Any]]:

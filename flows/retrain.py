@@ -19,6 +19,7 @@ from components.operations.retraining import candidates, renewal
 from components.operations.retraining.advice import advise_refused
 from components.operations.retraining.attempt import Attempt
 from components.operations.retraining.causes import require_schedule_due
+from components.operations.retraining.todays_names import todays_alarms
 from components.stages import STAGES
 from flows.session import moment, opened
 from flows.stage_tasks import run_stage
@@ -116,6 +117,7 @@ def retrain(
     ):
         with exclusive_clone(services, f"retrain-{attempt['request']}") as clone:
             folder = str(clone.root)
+            attempt |= {"alarmed": todays_alarms(services, clone, begun)}
             dataset = collect_task(workspace, folder, attempt, now)
             for number in count():
                 attempt |= {"candidate": number}

@@ -82,6 +82,16 @@ class Manifest:
             raise DataError(f"{path} is not a manifest of this version: it has columns {', '.join(schema.names)}")
         return cls(table.replace_schema_metadata(None), tuple(json.loads(stored)))
 
+    @classmethod
+    def classes_at(cls, path: Path) -> tuple[str, ...]:
+        """Return the class list of the manifest stored at `path`, without its rows; () where there is none."""
+        if not path.exists():
+            return ()
+        stored = (pq.read_schema(path).metadata or {}).get(_CLASSES_KEY)
+        if stored is None:
+            raise DataError(f"{path} is not a manifest of this version")
+        return tuple(json.loads(stored))
+
     def write(self, path: Path) -> None:
         """Store the manifest at `path`, whole or not at all; the same content gives the same bytes."""
         with unpublished(path.parent) as (file, temporary):

@@ -8,14 +8,14 @@ The first model, and a class the champion does not know, meet a floor and the tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
-from components.evaluation.paired import better_p_value, class_difference, overall_difference
+from components.evaluation.paired import Difference, better_p_value, class_difference, overall_difference
 from components.params import Gate
 from components.records import GateCheck, GateVerdict
 
@@ -25,6 +25,8 @@ EXPECTED_FALSE_REFUSALS = 0.5
 
 METRICS = ("recall", "precision")
 EVERY_CLASS = "every class"
+MOST_NAMED = 20  # classes in one sentence, or one check each
+MOST_NUMBERED = 200  # classes whose numbers a verdict keeps, the worst
 IntArray = NDArray[np.int64]
 
 
@@ -32,9 +34,11 @@ IntArray = NDArray[np.int64]
 class CandidateResults:
     """One model's answers on the gate's images: golden and validation, never trained on.
 
-    classes: the class list this model knows. labels, predicted: (N,) indices into the candidate's class list; -1 where
-    the champion answers a class the candidate does not have. ece: expected calibration error on these images.
-    parity_ok: whether the exported file agrees with the trained model. The champion's last two are not looked at.
+    classes: the class list this model knows; a champion's, by the candidate's names. labels, predicted: (N,) indices
+    into the candidate's class list; -1 where the champion answers a class the candidate does not have. ece: expected
+    calibration error on these images. parity_ok: whether the exported file agrees with the trained model. The
+    champion's last two are not looked at.
+    note: in words, what its answers were carried over from, where it answers an older class list.
     """
 
     classes: tuple[str, ...]
@@ -42,6 +46,7 @@ class CandidateResults:
     predicted: IntArray
     ece: float = float("nan")
     parity_ok: bool = False
+    note: str = ""
 
 
 def judge_candidate(
@@ -74,15 +79,31 @@ def judge_candidate(
 def _against_champion(
     candidate: CandidateResults, champion: CandidateResults, alarmed: Mapping[str, Sequence[str]], rules: Gate
 ) -> list[GateCheck]:
-    known = [k for k, name in enumerate(candidate.classes) if name in champion.classes]
-    new = [k for k in range(len(candidate.classes)) if k not in set(known)]
+    old = set(champion.classes)
+    known = [k for k, name in enumerate(candidate.classes) if name in old]
+    new = [k for k, name in enumerate(candidate.classes) if name not in old]
     paired = np.isin(candidate.labels, known)
     checks = [_overall(candidate.labels[paired], candidate.predicted[paired], champion.predicted[paired], rules)]
     checks.append(_classes_not_worse(candidate, champion, known, paired, rules))
     for name, metrics in sorted(alarmed.items()):
-        if name in champion.classes:
+        if name in old:
             checks.append(_alarmed_class(candidate, champion, name, metrics, rules))
-    return checks + [_new_class(candidate, k, rules) for k in new]
+    if champion.note:
+        checks.append(GateCheck("class list", True, f"the champion answers an older one: {champion.note}"))
+    return checks + _folded([_new_class(candidate, k, rules) for k in new])
+
+
+def _folded(checks: list[GateCheck]) -> list[GateCheck]:
+    """Return the checks of new classes: one each where they are few, else one of them all that names the worst."""
+    if len(checks) <= MOST_NAMED:
+        return checks
+    worst = sorted(checks, key=lambda c: (c.passed, min(c.numbers.get("recall", 0), c.numbers.get("precision", 0))))
+    failed = [check for check in worst if not check.passed]
+    said = [f"{check.name.removeprefix('new class ')}: {check.detail}" for check in failed[:MOST_NAMED]]
+    more = [f"and {len(failed) - MOST_NAMED} more"] if len(failed) > MOST_NAMED else []
+    detail = "; ".join([f"{len(failed)} of {len(checks)} do not reach the floor", *said, *more])
+    numbers = {check.name: dict(check.numbers) for check in worst[:MOST_NUMBERED]}
+    return [GateCheck("new classes", not failed, detail, numbers)]
 
 
 def _parity(candidate: CandidateResults) -> GateCheck:
@@ -150,24 +171,42 @@ def _classes_not_worse(
     """Return one check over all classes the champion knows, in recall and precision: none is shown to be worse."""
     alpha = min(ALPHA, EXPECTED_FALSE_REFUSALS / max(len(known), 1))
     labels, new, old = candidate.labels[paired], candidate.predicted[paired], champion.predicted[paired]
-    worse: list[str] = []
-    numbers: dict[str, object] = {"alpha": alpha, "class_margin": rules.class_margin}
+    about = _images_by_class(labels, new, old)
+    found: list[tuple[float, str, Difference]] = []
     for k in known:
-        name = candidate.classes[k]
+        some = about(k)
         for metric in METRICS:
-            difference = class_difference(labels, new, old, k, metric)
-            if difference is None:
-                continue
-            upper = difference.upper(alpha)
-            numbers[f"{name} {metric}"] = [difference.value, upper, difference.images]
-            if upper < -rules.class_margin:
-                worse.append(f"{name} {metric} {_points(difference.value)} points (at most {_points(upper)})")
+            difference = class_difference(labels[some], new[some], old[some], k, metric)
+            if difference is not None:
+                found.append((difference.upper(alpha), f"{candidate.classes[k]} {metric}", difference))
+    worse = sorted((one for one in found if one[0] < -rules.class_margin), key=lambda one: one[0])
+    kept = found if len(known) <= MOST_NUMBERED else sorted(found, key=lambda one: one[0])[:MOST_NUMBERED]
+    numbers: dict[str, object] = {"alpha": alpha, "class_margin": rules.class_margin}
+    numbers |= {name: [difference.value, upper, difference.images] for upper, name, difference in kept}
+    said = [f"{name} {_points(one.value)} points (at most {_points(upper)})" for upper, name, one in worse[:MOST_NAMED]]
+    said += [f"and {len(worse) - MOST_NAMED} more"] if len(worse) > MOST_NAMED else []
     detail = (
-        "; ".join(worse)
+        "; ".join(said)
         if worse
         else f"none of {len(known)} classes is shown to be more than {100 * rules.class_margin:.0f} points worse"
     )
     return GateCheck(EVERY_CLASS, not worse, detail, numbers)
+
+
+def _images_by_class(*columns: IntArray) -> Callable[[int], IntArray]:
+    """Return a function from a class to the images on which one of the columns (N,) says it, in their order.
+
+    Sorted once: with 10,000 classes, looking at every image for each would take minutes.
+    """
+    orders = [np.argsort(column, kind="stable") for column in columns]
+    ranked = [column[order] for column, order in zip(columns, orders, strict=True)]
+
+    def about(k: int) -> IntArray:
+        spans = [np.searchsorted(column, (k, k + 1)) for column in ranked]
+        found = [order[start:end] for order, (start, end) in zip(orders, spans, strict=True)]
+        return np.unique(np.concatenate(found))
+
+    return about
 
 
 def _alarmed_class(

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
-from components.evaluation.metrics import classification_report
-from components.model.calibration import expected_calibration_error, fit_calibration, softmax
+from components.evaluation.metrics import Answers, classification_report
+from components.model.calibration import fit_calibration
 from components.params import Evaluate
 
 
@@ -34,26 +34,19 @@ def measure(parts: Mapping[str, Part], classes: Sequence[str], rules: Evaluate) 
     fitted = fit_calibration(parts["validation"].logits, parts["validation"].labels)
     temperature = fitted.temperature
     judged = next(iter(parts))
-    before = softmax(parts[judged].logits)
-    after = softmax(parts[judged].logits, temperature)
-    labels = parts[judged].labels
+    before = Answers.of(parts[judged].logits, parts[judged].labels, temperature=1.0)
+    answers = {name: Answers.of(part.logits, part.labels, temperature) for name, part in parts.items()}
     return {
         "calibration": {
             "temperature": temperature,
             "label_noise": round(fitted.label_noise, 5),
             "fitted_on": len(parts["validation"].labels),
             "measured_on": judged,
-            "ece_before": round(expected_calibration_error(before, labels, rules.ece_bins), 5),
-            "ece_after": round(expected_calibration_error(after, labels, rules.ece_bins), 5),
+            "ece_before": round(before.calibration_error(rules.ece_bins), 5),
+            "ece_after": round(answers[judged].calibration_error(rules.ece_bins), 5),
         },
         "parts": {
-            name: classification_report(
-                part.labels,
-                softmax(part.logits, temperature),
-                classes,
-                bootstrap=rules.bootstrap,
-                ece_bins=rules.ece_bins,
-            )
-            for name, part in parts.items()
+            name: classification_report(of_part, classes, bootstrap=rules.bootstrap, ece_bins=rules.ece_bins)
+            for name, of_part in answers.items()
         },
     }

@@ -3,45 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
-from components.model.calibration import expected_calibration_error
+from components.evaluation.confusion import Confusion
+from components.model.calibration import calibration_error, rows_at_once, softmax
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 Z95 = 1.959963984540054
+MOST_CONFUSED = 20  # pairs of classes in a report
+MOST_TABLED = 200  # classes, above which a report holds no table of all pairs
 DRAWS_AT_ONCE = 2_000_000  # numbers held by one piece of the bootstrap: 16 MB
 
 
-def confusion(labels: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> IntArray:
-    """Return counts (K, K): row the label, column the prediction. Raises DataError for an index outside 0..K-1."""
-    if labels.shape != predicted.shape:
-        raise DataError(f"{len(labels)} labels and {len(predicted)} predictions do not match")
-    for name, values in (("label", labels), ("prediction", predicted)):
-        if len(values) and not (values.min() >= 0 and values.max() < classes):
-            raise DataError(
-                f"a {name} lies outside the class list: {values.min()}..{values.max()}, not 0..{classes - 1}"
-            )
-    cells = labels.astype(np.int64) * classes + predicted
-    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """What a model says of N images of K classes, without the (N, K) it was taken from.
+
+    labels, predicted: (N,) class indices. confidence: (N,) of the predicted class. truth: (N,) probability of
+    the label. squares: (N,) sum of the squared probabilities. in_top5: (N,) bool, fewer than five classes are above it.
+    """
+
+    classes: int
+    labels: IntArray
+    predicted: IntArray
+    confidence: FloatArray
+    truth: FloatArray
+    squares: FloatArray
+    in_top5: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, scores: NDArray[np.floating], labels: NDArray[np.integer], temperature: float | None = None) -> Answers:
+        """Return the answers of probabilities (N, K), or, with a `temperature`, of logits; some rows at a time.
+
+        Raises DataError if the shapes differ, or a score is not finite.
+        """
+        if scores.ndim != 2 or len(scores) != len(labels):
+            raise DataError(f"{len(labels)} labels and scores of shape {scores.shape} do not match")
+        parts = []
+        for some in rows_at_once(scores):
+            part = scores[some].astype(np.float64) if temperature is None else softmax(scores[some], temperature)
+            if not np.isfinite(part).all():
+                raise DataError("scores are not finite; the training diverged, lower train.learning_rate")
+            truth = part[np.arange(len(part)), labels[some]]
+            above = (part > truth[:, None]).sum(axis=1)
+            parts.append((part.argmax(axis=1), part.max(axis=1), truth, (part**2).sum(axis=1), above < 5))
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [np.empty(0)] * 5
+        return cls(scores.shape[1], labels.astype(np.int64), *columns)
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Return which images (N,) are answered right."""
+        return np.asarray(self.predicted == self.labels)
+
+    def calibration_error(self, bins: int) -> float:
+        """Return the expected calibration error, in 0..1."""
+        return calibration_error(self.confidence, self.right, bins)
 
 
-def precision_recall_f1(counts: NDArray[np.integer]) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return precision, recall and F1 (K,) of a confusion matrix; NaN where nothing was predicted or nothing is there.
+def precision_recall_f1(counts: Confusion) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return precision, recall and F1 (K,) of a confusion; NaN where nothing was predicted or nothing is there.
 
     F1 is NaN only for a class that is neither predicted nor there.
     """
-    hits = np.diag(counts).astype(np.float64)
-    return _ratios(hits, counts.sum(axis=0).astype(np.float64), counts.sum(axis=1).astype(np.float64))
+    return _ratios(*(column.astype(np.float64) for column in (counts.hits, counts.predicted, counts.present)))
 
 
-def macro_f1(counts: NDArray[np.integer]) -> float:
-    """Return the mean F1 over the classes that are predicted or there; NaN for an empty matrix."""
+def macro_f1(counts: Confusion) -> float:
+    """Return the mean F1 over the classes that are predicted or there; NaN where there is no image."""
     f1 = precision_recall_f1(counts)[2]
     return float(np.nanmean(f1)) if np.isfinite(f1).any() else float("nan")
 
@@ -56,81 +91,80 @@ def wilson(successes: float, trials: float) -> tuple[float, float]:
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
-def bootstrap_f1(counts: NDArray[np.integer], draws: int, seed: int) -> tuple[FloatArray, FloatArray]:
+def bootstrap_f1(counts: Confusion, draws: int, seed: int) -> tuple[FloatArray, FloatArray]:
     """Return 95 % percentile intervals, (2,) of macro-F1 and (K, 2) of every class's F1, by redrawing the images.
 
-    counts: (K, K). Redrawing N images is one multinomial over the cells that are not empty, so the cost does not grow
-    with K². A class that is neither predicted nor there has NaN.
+    Redrawing N images is one multinomial over the pairs that occur, so neither time nor memory grows with K². A class
+    that is neither predicted nor there has NaN.
     """
-    classes, total = len(counts), int(counts.sum())
+    classes, total = counts.classes, counts.total
     if total == 0:
         return np.full(2, np.nan), np.full((classes, 2), np.nan)
-    rows, columns = np.nonzero(counts)
-    shares = counts[rows, columns] / total
+    rows, columns = counts.rows, counts.columns
+    shares = counts.counts / total
     generator = np.random.default_rng(seed)
     piece = max(1, DRAWS_AT_ONCE // max(len(rows), classes))
-    drawn_f1 = np.empty((draws, classes))
+    drawn_f1, macro = np.empty((draws, classes), np.float32), np.empty(draws)
     for start in range(0, draws, piece):
         drawn = generator.multinomial(total, shares, size=min(piece, draws - start))  # (D, cells)
         hits = _sum_by(drawn * (rows == columns), rows, classes)
         f1 = _ratios(hits, _sum_by(drawn, columns, classes), _sum_by(drawn, rows, classes))[2]
+        macro[start : start + len(drawn)] = np.nanmean(f1, axis=1)
         drawn_f1[start : start + len(drawn)] = f1
-    known = np.isfinite(drawn_f1)
-    macro = np.where(known, drawn_f1, 0.0).sum(axis=1) / known.sum(axis=1)
     of_class = np.full((classes, 2), np.nan)
-    for number in np.flatnonzero(known.any(axis=0)):
-        of_class[number] = np.percentile(drawn_f1[known[:, number], number], (2.5, 97.5))
+    for number in range(classes):
+        known = drawn_f1[np.isfinite(drawn_f1[:, number]), number]
+        if len(known):
+            of_class[number] = np.percentile(known.astype(np.float64), (2.5, 97.5))
     return np.percentile(macro, (2.5, 97.5)), of_class
 
 
 def classification_report(
-    labels: NDArray[np.integer],
-    probabilities: NDArray[np.floating],
-    classes: Sequence[str],
-    *,
-    bootstrap: int = 1000,
-    seed: int = 0,
-    ece_bins: int = 15,
+    answers: Answers, classes: Sequence[str], *, bootstrap: int = 1000, seed: int = 0, ece_bins: int = 15
 ) -> dict[str, Any]:
     """Return every metric of one set of images, ready for JSON; None stands where a number does not exist.
 
-    labels: (N,) class indices. probabilities: (N, K), rows sum to 1. Accuracy, precision and recall carry Wilson
-    intervals (a bootstrap of a proportion near 1 has no width), F1 a bootstrap one. Raises DataError for no rows.
+    Accuracy, precision and recall carry Wilson intervals (a bootstrap of a proportion near 1 has no width), F1 a
+    bootstrap one. Raises DataError for no images, or another number of classes.
     """
-    if len(labels) == 0 or probabilities.shape != (len(labels), len(classes)):
+    labels, images = answers.labels, len(answers.labels)
+    if images == 0 or answers.classes != len(classes):
         raise DataError(
-            f"{len(labels)} labels, probabilities {probabilities.shape}, {len(classes)} classes: nothing to measure, "
+            f"{images} labels, probabilities of {answers.classes} classes, {len(classes)} classes: nothing to measure, "
             "or the model answers another class list"
         )
-    counts = confusion(labels, probabilities.argmax(axis=1), len(classes))
-    hits, present = int(np.trace(counts)), counts.sum(axis=1)
+    counts = Confusion.of(labels, answers.predicted, len(classes))
+    present = counts.present
     macro, of_class = bootstrap_f1(counts, bootstrap, seed)
-    truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     majority = int(present.argmax())
     return {
-        "images": len(labels),
-        "accuracy": _proportion(hits, len(labels)),
+        "images": images,
+        "accuracy": _proportion(int(counts.hits.sum()), images),
         "macro_f1": _interval(macro_f1(counts), *macro),
-        "top5": round(float(_rank(probabilities, truth).mean()), 5) if len(classes) > 5 else None,
-        "log_loss": round(float(-np.log(np.maximum(truth, 1e-12)).mean()), 5),
-        "brier": round(float(1 - 2 * truth.mean() + (probabilities.astype(np.float64) ** 2).sum(axis=1).mean()), 5),
-        "ece": round(expected_calibration_error(probabilities, labels, ece_bins), 5),
-        "baseline": {"class": classes[majority], "accuracy": round(int(present[majority]) / len(labels), 5)},
+        "top5": round(float(answers.in_top5.mean()), 5) if len(classes) > 5 else None,
+        "log_loss": round(float(-np.log(np.maximum(answers.truth, 1e-12)).mean()), 5),
+        "brier": round(float(1 - 2 * answers.truth.mean() + answers.squares.mean()), 5),
+        "ece": round(answers.calibration_error(ece_bins), 5),
+        "baseline": {"class": classes[majority], "accuracy": round(int(present[majority]) / images, 5)},
         "classes": _class_rows(counts, classes, of_class),
-        "confusion": counts.tolist() if len(classes) <= 200 else None,
+        "confused": [
+            {"label": classes[label], "predicted": classes[said], "images": many}
+            for label, said, many in counts.worst(MOST_CONFUSED)
+        ],
+        "confusion": counts.table().tolist() if len(classes) <= MOST_TABLED else None,
     }
 
 
-def _class_rows(counts: IntArray, classes: Sequence[str], f1_intervals: FloatArray) -> list[dict[str, Any]]:
+def _class_rows(counts: Confusion, classes: Sequence[str], f1_intervals: FloatArray) -> list[dict[str, Any]]:
     f1 = precision_recall_f1(counts)[2]
-    predicted, present = counts.sum(axis=0), counts.sum(axis=1)
+    hits, predicted, present = counts.hits, counts.predicted, counts.present
     return [
         {
             "name": name,
             "images": int(present[k]),
             "predicted": int(predicted[k]),
-            "precision": _proportion(int(counts[k, k]), int(predicted[k])),
-            "recall": _proportion(int(counts[k, k]), int(present[k])),
+            "precision": _proportion(int(hits[k]), int(predicted[k])),
+            "recall": _proportion(int(hits[k]), int(present[k])),
             "f1": _interval(float(f1[k]), *f1_intervals[k]),
         }
         for k, name in enumerate(classes)
@@ -149,11 +183,6 @@ def _sum_by(drawn: NDArray[np.integer], keys: IntArray, classes: int) -> FloatAr
     sums = np.zeros((len(drawn), classes))
     sums[:, present] = np.add.reduceat(drawn[:, order], starts, axis=1)
     return sums
-
-
-def _rank(probabilities: NDArray[np.floating], truth: FloatArray) -> NDArray[np.bool_]:
-    above = (probabilities.astype(np.float64) > truth[:, None]).sum(axis=1)
-    return np.asarray(above < 5)
 
 
 def _proportion(successes: int, trials: int) -> dict[str, float] | None:

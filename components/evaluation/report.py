@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from components.evaluation.confusion import Confusion
+from components.evaluation.metrics import Answers
 from components.model.calibration import reliability
 
 SHOWN_CLASSES = 50
+WORST_CLASSES = 20  # shown where there are more than that,
+FOLDED_CLASSES = 500  # and so many more folded
 FEW_IMAGES = 100
 
 
@@ -32,14 +35,14 @@ def markdown(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw_confusion(counts: NDArray[np.integer], classes: Sequence[str], path: Path) -> None:
-    """Write the confusion matrix (K, K), as shares of each row, to `path` as PNG; at most the 50 largest classes."""
+def draw_confusion(counts: Confusion, classes: Sequence[str], path: Path) -> None:
+    """Write the confusion matrix, as shares of each row, to `path` as PNG; at most the 50 largest classes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    shown = np.sort(np.argsort(-counts.sum(axis=1), kind="stable")[:SHOWN_CLASSES])
-    part = counts[np.ix_(shown, shown)].astype(np.float64)
-    share = part / np.maximum(counts[shown].sum(axis=1, keepdims=True), 1)
+    present = counts.present
+    shown = np.sort(np.argsort(-present, kind="stable")[:SHOWN_CLASSES])
+    share = counts.table(shown) / np.maximum(present[shown, None], 1)
     side = 3 + 0.45 * len(shown)
     figure = Figure(figsize=(side, side), layout="constrained")
     FigureCanvasAgg(figure)
@@ -59,10 +62,8 @@ def draw_confusion(counts: NDArray[np.integer], classes: Sequence[str], path: Pa
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
-def draw_reliability(
-    curves: Mapping[str, NDArray[np.floating]], labels: NDArray[np.integer], bins: int, path: Path
-) -> None:
-    """Write accuracy against confidence to `path` as PNG, one curve for each named array of probabilities (N, K)."""
+def draw_reliability(curves: Mapping[str, Answers], bins: int, path: Path) -> None:
+    """Write accuracy against confidence to `path` as PNG, one named curve for each set of answers."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -70,8 +71,8 @@ def draw_reliability(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
-    for name, probabilities in curves.items():
-        _, share, confidence, accuracy = reliability(probabilities, labels, bins)
+    for name, answers in curves.items():
+        _, share, confidence, accuracy = reliability(answers.confidence, answers.right, bins)
         filled = share > 0
         axes.plot(confidence[filled], accuracy[filled], marker="o", label=name)
     axes.set_xlim(0, 1)
@@ -97,15 +98,29 @@ def _part(name: str, part: Mapping[str, Any]) -> list[str]:
     if few:
         names = ", ".join(_cell(n) for n in few[:10]) + (" and others" if len(few) > 10 else "")
         lines += [f"Fewer than {FEW_IMAGES} images, so wide intervals: {names}.", ""]
-    if len(worst) > SHOWN_CLASSES:
-        lines += [f"The {SHOWN_CLASSES} worst of {len(worst)} classes:", ""]
-    lines += ["| class | images | predicted | precision | recall | F1 |", "|---|---:|---:|---|---|---|"]
-    lines += [
+    many = len(worst) > SHOWN_CLASSES
+    if many:
+        lines += [f"The {WORST_CLASSES} worst of {len(worst)} classes:", ""]
+    lines += _table(worst[:WORST_CLASSES] if many else worst)
+    if many:
+        folded = worst[WORST_CLASSES : WORST_CLASSES + FOLDED_CLASSES]
+        left = len(worst) - WORST_CLASSES - len(folded)
+        more = f"; {left} better ones are in metrics.json" if left else ""
+        lines += ["", f"<details><summary>The next {len(folded)} classes{more}</summary>", "", *_table(folded)]
+        lines += ["", "</details>"]
+    if part["confused"]:
+        lines += ["", "Most often confused:", "", "| label | predicted | images |", "|---|---|---:|"]
+        lines += [f"| {_cell(e['label'])} | {_cell(e['predicted'])} | {e['images']} |" for e in part["confused"]]
+    return lines
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = ["| class | images | predicted | precision | recall | F1 |", "|---|---:|---:|---|---|---|"]
+    return lines + [
         f"| {_cell(row['name'])} | {row['images']} | {row['predicted']} | {_interval(row['precision'])} "
         f"| {_interval(row['recall'])} | {_interval(row['f1'])} |"
-        for row in worst[:SHOWN_CLASSES]
+        for row in rows
     ]
-    return lines
 
 
 def _interval(value: Mapping[str, float] | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import html
 import io
 import json
 import unicodedata
@@ -58,9 +59,13 @@ def export_csv(tasks: Sequence[LabelTask], path: Path, image_url: ImageUrl) -> N
     _store(text.getvalue(), path)
 
 
-def export_label_studio(tasks: Sequence[LabelTask], path: Path, image_url: ImageUrl) -> None:
+def export_label_studio(
+    tasks: Sequence[LabelTask], path: Path, image_url: ImageUrl, display: Mapping[str, str] | None = None
+) -> None:
     """Write tasks as Label Studio's import JSON, and the labelling interface they need beside, as `.xml`.
 
+    display: what annotators read instead of a class's name. It goes into a choice's `html`, escaped; the answer that
+    comes back is the choice's `value`, the class.
     Raises ConfigurationError where the tasks' own file is to be called that, where some tasks ask for one class and
     others for several labels, and where a label cannot be told from a word beside it.
     """
@@ -74,7 +79,7 @@ def export_label_studio(tasks: Sequence[LabelTask], path: Path, image_url: Image
             "data": {
                 "task_id": task.task_id,
                 "image": image_url(task),
-                "choices": [{"value": choice} for choice in _choices(task)],
+                "choices": [_choice(choice, display or {}) for choice in _choices(task)],
                 "queue": task.queue,
                 "window": task.window,
                 **({"several": True} if sets else {}),
@@ -136,6 +141,10 @@ def _choices(task: LabelTask) -> list[str]:
     if task.several:
         return several.choices(task.classes)
     return [*task.classes, *(answer.value for answer in Answer)]
+
+
+def _choice(name: str, display: Mapping[str, str]) -> dict[str, str]:
+    return {"value": name, "html": html.escape(display[name])} if name in display else {"value": name}
 
 
 def _safe(cell: str) -> str:

@@ -8,6 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
+from components.model.calibration import rows_at_once
+
+MOST_AT_ONCE = 1000
+"""Classes, above which the table of all pairs of them, which cleanlab counts in, is not made: 8 MB each time."""
+
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +40,49 @@ def find_issues(given: NDArray[np.integer], probabilities: NDArray[np.floating])
     likely = probabilities.argmax(axis=1).astype(np.int64)
     if len(present) < 2:
         return LabelIssues(np.zeros(len(given), bool), score, likely)
+    of_present = np.searchsorted(present, given)
+    find = _find if len(present) <= MOST_AT_ONCE else _find_in_pieces
+    return LabelIssues(find(of_present, probabilities, present), score, likely)
+
+
+def _find(given: IntArray, probabilities: NDArray[np.floating], present: IntArray) -> NDArray[np.bool_]:
     from cleanlab.filter import find_label_issues
 
-    # cleanlab needs every column to be some row's label; what is left is scaled to sum to one again.
-    kept = np.maximum(probabilities[:, present].astype(np.float64), 1e-12)
-    kept /= kept.sum(axis=1, keepdims=True)
     # One job: its worker processes would be forked from a process full of torch's threads.
     # By the label's own probability: 59 % of the suspects were planted errors in a trial, 42 % by its default rule.
-    suspect = find_label_issues(np.searchsorted(present, given), kept, filter_by="low_self_confidence", n_jobs=1)
-    return LabelIssues(np.asarray(suspect, dtype=bool), score, likely)
+    kept = _kept(probabilities, present)
+    return np.asarray(find_label_issues(given, kept, filter_by="low_self_confidence", n_jobs=1), dtype=bool)
+
+
+def _find_in_pieces(given: IntArray, probabilities: NDArray[np.floating], present: IntArray) -> NDArray[np.bool_]:
+    """Return the same by cleanlab's way for large data, without a table of all pairs of classes, some rows at a time.
+
+    It counts as wrong only rows whose likeliest class passes that class's threshold, so it may find somewhat fewer.
+    """
+    from cleanlab.experimental.label_issues_batched import LabelInspector
+
+    inspector = LabelInspector(num_class=len(present), verbose=False, n_jobs=1, store_results=False)
+    pieces = list(rows_at_once(probabilities))
+    for some in pieces:
+        inspector.update_confident_thresholds(given[some], _kept(probabilities[some], present))
+    scores, right = [], []
+    for some in pieces:
+        kept = _kept(probabilities[some], present)
+        scores.append(inspector.score_label_quality(given[some], kept))
+        right.append(kept.argmax(axis=1) == given[some])
+    suspect = np.zeros(len(given), bool)
+    suspect[np.argsort(np.concatenate(scores), kind="stable")[: inspector.get_num_issues(silent=True)]] = True
+    return np.asarray(suspect & ~np.concatenate(right))
+
+
+def _kept(probabilities: NDArray[np.floating], present: IntArray) -> NDArray[np.float64]:
+    """Return the columns of the classes `present`: cleanlab needs every column to be some row's label.
+
+    What is left is scaled to sum to one again.
+    """
+    kept = np.maximum(probabilities[:, present].astype(np.float64), 1e-12)
+    kept /= kept.sum(axis=1, keepdims=True)
+    return kept
 
 
 def _check(given: NDArray[np.integer], probabilities: NDArray[np.floating]) -> None:
@@ -52,11 +92,15 @@ def _check(given: NDArray[np.integer], probabilities: NDArray[np.floating]) -> N
         raise DataError(
             f"the audit got labels {given.min()}..{given.max()} for {probabilities.shape[1]} columns of probabilities"
         )
-    bad = ~np.isfinite(probabilities).all(axis=1) | (probabilities < 0).any(axis=1)
-    bad |= np.abs(probabilities.sum(axis=1) - 1) > 1e-3
+    bad = np.concatenate([_no_distribution(probabilities[some]) for some in rows_at_once(probabilities)])
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
             f"the audit got {int(bad.sum())} rows that are no distribution, the first is row {row}: "
             f"{probabilities[row, :5]}; the fold's training diverged, lower train.learning_rate"
         )
+
+
+def _no_distribution(probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
+    bad = ~np.isfinite(probabilities).all(axis=1) | (probabilities < 0).any(axis=1)
+    return np.asarray(bad | (np.abs(probabilities.sum(axis=1) - 1) > 1e-3))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from components.data.ingestion.class_history import ClassHistory
 from components.data.versions import WorkspaceClone, latest_dataset
 from components.errors import RefusedError
 from components.operations.ingestion import dataset_paths
@@ -29,13 +30,21 @@ def commit_audit(clone: WorkspaceClone, *, before: bool) -> None:
 
 def audit_summary(services: Services, clone: WorkspaceClone, *, limit: int, now: datetime) -> dict[str, Any]:
     """Return the audit's metrics and its `limit` worst suspects, and note the audit in the ledger."""
-    folder = clone.root / load_params(clone.root / "params.yaml").paths.audit
+    params = load_params(clone.root / "params.yaml")
+    folder = clone.root / params.paths.audit
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     rows = pq.read_table(folder / "suspects.parquet").to_pylist()
     worst = sorted((row for row in rows if row["suspect"]), key=lambda row: (row["score"], row["image_id"]))
     version = latest_dataset(clone.root)
+    display = ClassHistory.read(clone.root / params.paths.manifest, images=False).display
     ledger.record(
         services.database, kind="audit", actor="audit", action="none", now=now, evidence=metrics,
         reason=f"{len(worst)} label suspects in {version}",
     )  # fmt: skip
-    return {"dataset_version": version, "metrics": metrics, "suspects": worst[:limit]}
+    shown = {row[side] for row in worst[:limit] for side in ("given", "likely")}
+    return {
+        "dataset_version": version,
+        "metrics": metrics,
+        "suspects": worst[:limit],
+        "display": {name: text for name, text in display.items() if name in shown},
+    }

@@ -8,9 +8,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from components.data.ingestion.class_changes import Add, name_in_use
+from components.data.ingestion.class_history import SPLITS_FILE, ClassHistory
 from components.data.ingestion.ingest import ingest
+from components.data.manifest import Manifest
 from components.data.sources.opening import SourceItem, open_source
 from components.data.versions import WorkspaceClone, fast_forward, latest_dataset, working_clone
+from components.errors import ConfigurationError
 from components.operations.services import Services
 from components.operations.workspace import PACKAGE, template_folder
 from components.params import Params, load_params
@@ -38,6 +42,11 @@ def dataset_paths(params: Params) -> tuple[str, str]:
     return params.paths.images, params.paths.manifest
 
 
+def splits_path(params: Params) -> str:
+    """Return the versioned path of the images that splits of classes list; there is none before the first split."""
+    return Path(params.paths.manifest).with_name(SPLITS_FILE).as_posix()
+
+
 def ingest_source(services: Services, spec: str, *, add_classes: Sequence[str], now: datetime) -> dict[str, Any]:
     """Ingest the source `spec` and return the report with its new dataset version (None where nothing changed).
 
@@ -55,6 +64,7 @@ def ingest_items(
         params = load_params(clone.root / "params.yaml")
         paths = dataset_paths(params)
         clone.pull(*paths)
+        _require_free(add_classes, clone.root / params.paths.manifest)
         report = ingest(items, root=clone.root, params=params, source=source, add_classes=add_classes)
         version = None
         if report.changed:
@@ -67,6 +77,14 @@ def ingest_items(
         evidence={key: value for key, value in result.items() if key != "set_aside"},
     )  # fmt: skip
     return result
+
+
+def _require_free(names: Sequence[str], manifest: Path) -> None:
+    changes = ClassHistory.read(manifest, images=False).changes
+    for name in names:
+        obstacle = name_in_use(name, Add(name), changes)
+        if obstacle is not None and name not in Manifest.read(manifest).classes:
+            raise ConfigurationError(f"--add-class: {obstacle}")
 
 
 def current_dataset(services: Services) -> str | None:

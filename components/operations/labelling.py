@@ -14,6 +14,7 @@ from components.data.decode import file_suffix
 from components.errors import ConfigurationError, RefusedError
 from components.labels.consensus import settle
 from components.labels.exchange import export_csv, export_label_studio, read_answers
+from components.operations.carrying import display_names
 from components.operations.label_draws import draw_labels
 from components.operations.monitoring import asking
 from components.operations.services import Services
@@ -135,7 +136,7 @@ def export_tasks(
     if form == "csv":
         export_csv(tasks, file, address)
     elif form == "label-studio":
-        export_label_studio(tasks, file, address)
+        export_label_studio(tasks, file, address, display_names(services))
     else:
         raise ConfigurationError(f"format {form!r} is unknown; use csv or label-studio")
     return {"file": str(file), "queue": queue, "tasks": len(tasks), "images": len(written)}

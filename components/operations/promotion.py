@@ -9,6 +9,7 @@ from typing import Any
 from components.alerts.message import promotion_alert
 from components.errors import RefusedError
 from components.operations.alerting import open_alerts, send
+from components.operations.monitoring.carried_reference import carry_reference
 from components.operations.monitoring.drift_reference import freeze_drift_reference
 from components.operations.services import Services
 from components.records import GateVerdict
@@ -39,6 +40,7 @@ def promote(
     if current is not None and current.version == version:
         repair_alias(services)
         return {"version": version, "previous": version, "changed": False}
+    carry_reference(services, current, candidate, now=now)
     # Before the pointer: a champion without a drift reference would be watched by nothing.
     freeze_drift_reference(services, candidate, now=now)
     champions.compare_and_set(
@@ -70,6 +72,7 @@ def rollback(services: Services, *, actor: str, reason: str, now: datetime) -> d
     previous = champions.previous(services.database)
     if current is None or previous is None:
         raise RefusedError("there is no previous champion to roll back to")
+    carry_reference(services, current, previous, now=now)
     champions.compare_and_set(
         services.database, expected=current.version, new=previous.version, now=now, actor=actor,
         reason=reason, evidence={}, action="rollback",

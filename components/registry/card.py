@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ def model_card(
     *,
     facts: Mapping[str, str],
     verdict: Mapping[str, Any] | None,
+    display: Mapping[str, str] | None = None,
 ) -> str:
     """Return the model card as Markdown, from mlflow/model_card.md.j2. Names from outside are escaped: they stay text.
 
     evaluation: the evaluate stage's metrics.json. facts: what the version was made from, such as dataset_version.
-    verdict: a `GateVerdict` as JSON, or None while the gate has not judged. Raises ConfigurationError if the template
+    verdict: a `GateVerdict` as JSON, or None while the gate has not judged. display: what classes are shown as, by
+    name; the name that identifies them stands beside. Raises ConfigurationError if the template
     is not where the installation puts it.
     """
     import jinja2
@@ -41,7 +44,7 @@ def model_card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters.update(text=_text, figure=_figure)
+    environment.filters.update(text=_text, figure=_figure, shown=partial(_shown, display or {}))
     measured_on = evaluation["calibration"]["measured_on"]
     report = evaluation["parts"][measured_on]
     return environment.get_template(TEMPLATE).render(
@@ -76,6 +79,10 @@ def _weakness(row: Mapping[str, Any]) -> float:
 def _text(value: object) -> str:
     """Return a value as one line of Markdown that shows it literally."""
     return _MARKDOWN.sub(r"\\\1", _WHITESPACE.sub(" ", str(value)))
+
+
+def _shown(display: Mapping[str, str], name: str) -> str:
+    return f"{display[name]} ({name})" if name in display else name
 
 
 def _figure(value: Mapping[str, float] | float | None) -> str:

@@ -9,13 +9,13 @@ from torch import nn
 
 from components.data.manifest import without
 from components.errors import DataError
+from components.evaluation.confusion import Confusion
 from components.evaluation.measure import Part, measure
-from components.evaluation.metrics import confusion
+from components.evaluation.metrics import Answers
 from components.evaluation.report import draw_confusion, draw_reliability, markdown
 from components.labels.stale import read_stale
 from components.model.artifact import ModelSpec
 from components.model.backbones import restore
-from components.model.calibration import softmax
 from components.model.dataset import StoredImages
 from components.model.training import predict_logits
 from components.params import Params
@@ -42,10 +42,12 @@ def run(params: Params) -> None:
     (folder / "report.md").write_text(markdown(metrics), encoding="utf-8")
     judged = metrics["calibration"]["measured_on"]
     part, temperature = parts[judged], metrics["calibration"]["temperature"]
-    counts = confusion(part.labels, part.logits.argmax(axis=1), len(spec.classes))
-    draw_confusion(counts, spec.classes, folder / "confusion.png")
-    curves = {"before": softmax(part.logits), "after temperature scaling": softmax(part.logits, temperature)}
-    draw_reliability(curves, part.labels, params.evaluate.ece_bins, folder / "reliability.png")
+    before, after = (Answers.of(part.logits, part.labels, degrees) for degrees in (1.0, temperature))
+    draw_confusion(
+        Confusion.of(part.labels, after.predicted, len(spec.classes)), spec.classes, folder / "confusion.png"
+    )
+    curves = {"before": before, "after temperature scaling": after}
+    draw_reliability(curves, params.evaluate.ece_bins, folder / "reliability.png")
     logger.info("evaluate: accuracy %.4f on %s", metrics["parts"][judged]["accuracy"]["value"], judged)
 
 

@@ -6,13 +6,24 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from components.errors import DataError
+from components.store.database import Database
 from components.store.tables import class_list
+
+_TASKS_NAMING = text(
+    """
+SELECT t.queue, count(*) FILTER (WHERE t.state <> 'settled') AS open,
+    count(*) FILTER (WHERE t.state = 'settled' AND t.exported_in IS NULL AND t.settled_answer = ANY(:names)) AS waiting
+FROM label_task t
+WHERE t.class_list_id IN (SELECT c.id FROM class_list c WHERE c.classes && CAST(:names AS text[]) AND NOT c.several)
+GROUP BY t.queue ORDER BY t.queue
+"""
+)
 
 
 class ClassList(NamedTuple):
@@ -52,3 +63,13 @@ def class_lists(connection: Connection, numbers: Iterable[int]) -> dict[int, Cla
     asked = select(class_list.c.id, class_list.c.classes, class_list.c.several)
     found = connection.execute(asked.where(class_list.c.id.in_(set(numbers))))
     return {row.id: ClassList(tuple(row.classes), row.several) for row in found}
+
+
+def tasks_naming(db: Database, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return, by queue, how many tasks offer one of these classes: open ones, and those answered with one of them.
+
+    Answered ones are those that no dataset version has yet.
+    """
+    with db.transaction() as connection:
+        rows = connection.execute(_TASKS_NAMING, {"names": list(names)}).mappings().all()
+    return [dict(row) for row in rows if row["open"] or row["waiting"]]

@@ -47,7 +47,10 @@ def audit(root: Path, as_json: bool, now: datetime, limit: int) -> None:
     from flows.ingest import audit as flow
 
     result = flow(workspace, limit, now)
-    rows = [(s["image_id"][:12], s["given"], s["likely"], f"{s['score']:.3f}") for s in result["suspects"]]
+    from components.data.ingestion.class_history import shown_name
+
+    named = [[shown_name(s[side], result["display"]) for side in ("given", "likely")] for s in result["suspects"]]
+    rows = [(s["image_id"][:12], *n, f"{s['score']:.3f}") for s, n in zip(result["suspects"], named, strict=True)]
     emit(
         result,
         as_json,

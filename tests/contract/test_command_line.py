@@ -32,6 +32,7 @@ DESIGNED = {
     "init", "doctor", "up", "down", "ingest", "audit", "retrain", "promote", "reject", "rollback", "history",
     "label draw", "label queue", "label import", "label export", "plan-labels", "reference show", "reference reset",
     "score", "monitor", "serve", "demo", "backtest", "explain-drift", "advise",
+    "classes add", "classes rename", "classes merge", "classes split", "classes display",
 }  # fmt: skip
 # These make their workspace: it is their argument, or lies in their --directory.
 MAKE_A_WORKSPACE = {"init", "demo"}

@@ -201,6 +201,17 @@ def product(tmp_path_factory: pytest.TempPathFactory, noisy_digits: Callable[[Pa
         shut_down(root)
 
 
+@pytest.fixture
+def own_product(tmp_path: Path, noisy_digits: Callable[[Path, int], Path]) -> Iterator[Product]:
+    """A workspace like `product`, of one test alone, which may change what all others read."""
+    root = tmp_path / "workspace"
+    succeeded(run_command("init", str(root)))
+    try:
+        yield build_product(root, noisy_digits(tmp_path / "later.tar", 60))
+    finally:
+        shut_down(root)
+
+
 def build_product(root: Path, later: Path) -> Product:
     write_small_params(root)
     here = ("--workspace", str(root), "--json")

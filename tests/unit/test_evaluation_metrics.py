@@ -6,11 +6,12 @@ from sklearn.metrics import brier_score_loss, f1_score, log_loss, precision_reca
 from statsmodels.stats.proportion import proportion_confint
 
 from components.errors import DataError
+from components.evaluation.confusion import Confusion
 from components.evaluation.measure import Part, measure
 from components.evaluation.metrics import (
+    Answers,
     bootstrap_f1,
     classification_report,
-    confusion,
     macro_f1,
     precision_recall_f1,
     wilson,
@@ -19,6 +20,7 @@ from components.evaluation.report import draw_confusion, draw_reliability, markd
 from components.model.calibration import softmax
 from components.params import Evaluate
 
+EMPTY = Confusion.of_table(np.zeros((2, 2), np.int64))
 HOSTILE = ("<script>alert(1)</script>", "a|b`c", "$x^{2", "[l](javascript:x)\n# head")
 
 
@@ -33,7 +35,7 @@ def answers(number: int = 800, classes: int = 4, seed: int = 0) -> tuple[np.ndar
 def test_per_class_metrics_are_scikit_learns():
     labels, logits = answers()
     predicted = logits.argmax(axis=1)
-    counts = confusion(labels, predicted, 4)
+    counts = Confusion.of(labels, predicted, 4)
     expected = precision_recall_fscore_support(labels, predicted)[:3]
     for ours, theirs in zip(precision_recall_f1(counts), expected, strict=True):
         assert ours == pytest.approx(theirs)
@@ -41,11 +43,11 @@ def test_per_class_metrics_are_scikit_learns():
 
 
 def test_class_that_is_neither_there_nor_predicted_is_not_zero_but_nothing():
-    counts = np.array([[5, 1, 0], [0, 4, 0], [0, 0, 0]])
+    counts = Confusion.of_table(np.array([[5, 1, 0], [0, 4, 0], [0, 0, 0]]))
     precision, recall, f1 = precision_recall_f1(counts)
     assert np.isnan([precision[2], recall[2], f1[2]]).all()
     assert macro_f1(counts) == pytest.approx(f1[:2].mean())
-    assert np.isnan(macro_f1(np.zeros((2, 2), np.int64)))
+    assert np.isnan(macro_f1(EMPTY))
 
 
 @pytest.mark.parametrize("trials", [1, 10, 250])
@@ -59,34 +61,34 @@ def test_wilson_interval_is_statsmodels(trials):
 def test_bootstrap_intervals_cover_the_truth_about_as_often_as_they_say():
     generator = np.random.default_rng(0)
     shares = np.array([[0.30, 0.05, 0.02], [0.04, 0.25, 0.03], [0.01, 0.05, 0.25]])
-    truth = macro_f1((shares * 1e6).astype(np.int64))
+    truth = macro_f1(Confusion.of_table((shares * 1e6).astype(np.int64)))
     covered = 0
     for draw in range(200):
         counts = generator.multinomial(400, shares.ravel()).reshape(3, 3)
-        low, high = bootstrap_f1(counts, 300, seed=draw)[0]
+        low, high = bootstrap_f1(Confusion.of_table(counts), 300, seed=draw)[0]
         covered += low <= truth <= high
     assert 0.90 <= covered / 200 <= 0.99
 
 
 def test_bootstrap_follows_the_seed_and_bears_empty_classes():
-    counts = np.array([[5, 1, 0], [0, 4, 0], [0, 0, 0]])
+    counts = Confusion.of_table(np.array([[5, 1, 0], [0, 4, 0], [0, 0, 0]]))
     one, two = bootstrap_f1(counts, 100, seed=1), bootstrap_f1(counts, 100, seed=1)
     assert (one[0] == two[0]).all()
     assert np.isnan(one[1][2]).all()
     assert np.isfinite(one[1][:2]).all()
-    assert np.isnan(bootstrap_f1(np.zeros((2, 2), np.int64), 100, seed=1)[0]).all()
+    assert np.isnan(bootstrap_f1(EMPTY, 100, seed=1)[0]).all()
 
 
 def test_bootstrap_of_a_thousand_classes_needs_little_memory():
     generator = np.random.default_rng(0)
-    counts = confusion(generator.integers(0, 1000, 3000), generator.integers(0, 1000, 3000), 1000)
+    counts = Confusion.of(generator.integers(0, 1000, 3000), generator.integers(0, 1000, 3000), 1000)
     assert bootstrap_f1(counts, 100, seed=1)[1].shape == (1000, 2)
 
 
 def test_report_is_json_and_its_numbers_are_right():
     labels, logits = answers()
     probabilities = softmax(logits)
-    report = classification_report(labels, probabilities, list("abcd"), bootstrap=200, seed=1)
+    report = classification_report(Answers.of(probabilities, labels), list("abcd"), bootstrap=200, seed=1)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert report["accuracy"]["value"] == pytest.approx((logits.argmax(axis=1) == labels).mean(), abs=1e-5)
     assert report["log_loss"] == pytest.approx(log_loss(labels, probabilities), abs=1e-5)
@@ -101,7 +103,7 @@ def test_report_of_a_set_without_some_class_has_none_there():
     labels, logits = answers()
     kept = labels != 2
     logits[:, 2] = -99
-    report = classification_report(labels[kept], softmax(logits[kept]), list("abcd"), bootstrap=100)
+    report = classification_report(Answers.of(softmax(logits[kept]), labels[kept]), list("abcd"), bootstrap=100)
     row = report["classes"][2]
     assert (row["images"], row["predicted"]) == (0, 0)
     assert (row["precision"], row["recall"], row["f1"]) == (None, None, None)
@@ -110,12 +112,12 @@ def test_report_of_a_set_without_some_class_has_none_there():
 @pytest.mark.parametrize("shape", [(0, 3), (4, 2), (3, 3)])
 def test_nothing_to_measure_is_refused(shape):
     with pytest.raises(DataError):
-        classification_report(np.zeros(4 if shape[0] else 0, np.int64), np.ones(shape), list("abc"))
+        classification_report(Answers.of(np.ones(shape), np.zeros(4 if shape[0] else 0, np.int64)), list("abc"))
 
 
 def test_index_outside_the_class_list_is_refused():
     with pytest.raises(DataError, match="outside the class list"):
-        confusion(np.array([0, 3]), np.array([0, 1]), 3)
+        Confusion.of(np.array([0, 3]), np.array([0, 1]), 3)
 
 
 def evaluation(classes: tuple[str, ...]) -> dict:
@@ -146,21 +148,44 @@ def test_hostile_class_names_cannot_leave_their_cell():
     assert "](javascript" not in text
     assert "\n# head" not in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert {row.count("|") for row in rows} == {7}
+    assert {row.count("|") for row in rows} == {4, 7}  # the table of errors, and that of classes
 
 
 def test_pictures_are_drawn_with_any_class_name(tmp_path):
     labels, logits = answers()
-    draw_confusion(confusion(labels, logits.argmax(axis=1), 4), HOSTILE, tmp_path / "c.png")
-    draw_reliability({"before": softmax(logits)}, labels, 15, tmp_path / "r.png")
+    draw_confusion(Confusion.of(labels, logits.argmax(axis=1), 4), HOSTILE, tmp_path / "c.png")
+    draw_reliability({"before": Answers.of(logits, labels, 1.0)}, 15, tmp_path / "r.png")
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("c.png", "r.png"))
 
 
-def test_report_of_many_classes_shows_the_worst_fifty():
-    labels, logits = answers(3000, 120)
-    names = [f"class {k}" for k in range(120)]
+def test_report_of_many_classes_shows_the_worst_and_folds_the_rest():
+    labels, logits = answers(6000, 700)
+    names = [f"class {k}" for k in range(700)]
     parts = {"validation": Part(logits.astype(np.float32), labels)}
     metrics = {"backbone": "x", "class_names": names, **measure(parts, names, Evaluate(bootstrap=100))}
-    text = markdown(metrics)
-    assert text.count("\n| class ") == 50 + 1
-    assert "The 50 worst of 120 classes" in text
+    shown, folded = markdown(metrics).split("<details>")
+    folded, confused = folded.split("</details>")
+    assert "The 20 worst of 700 classes" in shown
+    assert [text.count("\n| class ") for text in (shown, folded)] == [20 + 1, 500 + 1]
+    assert "The next 500 classes; 180 better ones are in metrics.json" in folded
+    f1 = {row["name"]: row["f1"]["value"] for row in metrics["parts"]["validation"]["classes"]}
+    first = [
+        line.split(" | ")[0].removeprefix("| ") for line in (shown + folded).splitlines() if line.startswith("| class ")
+    ]
+    told = [f1[name] for name in first if name in f1]
+    assert told == sorted(f1.values())[:520]
+    assert confused.count("\n| class ") == 20
+
+
+def test_the_commonest_errors_come_first_and_parts_of_the_table_are_the_tables():
+    table = np.random.default_rng(0).integers(0, 9, (6, 6)) * np.random.default_rng(1).integers(0, 2, (6, 6))
+    counts = Confusion.of_table(table)
+    assert (counts.table() == table).all()
+    assert (counts.table([4, 1]) == table[np.ix_([4, 1], [4, 1])]).all()
+    assert (counts.hits == np.diag(table)).all()
+    assert (counts.present == table.sum(axis=1)).all()
+    assert (counts.predicted == table.sum(axis=0)).all()
+    wrong = table - np.diag(np.diag(table))
+    worst = counts.worst(4)
+    assert [many for _, _, many in worst] == sorted(wrong.ravel(), reverse=True)[:4]
+    assert all(wrong[label, said] == many for label, said, many in worst)

@@ -163,6 +163,28 @@ def test_a_class_the_champion_does_not_know_is_judged_by_the_floor_and_the_other
     assert "new class j" in failed(without)
 
 
+def test_a_champion_of_an_older_list_is_compared_under_the_names_of_today_and_the_verdict_says_so(rng):
+    known = tuple(name for name in NAMES if name != "c")  # what 'c' is now, the champion does not know
+    champion = CandidateResults(known, LABELS, answers(rng, 0.92), note="'x' counts as 'b'; it does not know 'c'")
+    verdict = judged(results(like(rng, champion.predicted)), champion)
+    (told,) = [check for check in verdict.checks if check.name == "class list"]
+    assert told.passed
+    assert told.detail == "the champion answers an older one: 'x' counts as 'b'; it does not know 'c'"
+    assert [check.name for check in verdict.checks if check.name.startswith("new class")] == ["new class c"]
+
+
+def test_many_new_classes_are_one_check_that_names_the_worst(rng):
+    labels = np.arange(400) % 40
+    names = tuple(f"k{k}" for k in range(40))
+    predicted = np.where(labels >= 10, labels, 39)  # the first ten are never answered
+    old = CandidateResults(("k38", "k39"), labels, labels.copy())
+    verdict = judged(CandidateResults(names, labels, predicted, 0.03, True), old)
+    (new,) = [check for check in verdict.checks if check.name.startswith("new")]
+    assert (new.name, new.passed) == ("new classes", False)
+    assert new.detail.startswith("10 of 38 do not reach the floor; k0: recall 0.0 %")
+    assert new.numbers["new class k3"]["recall"] == 0.0
+
+
 def test_results_on_different_images_are_an_error(rng, champion):
     with pytest.raises(DataError, match="not judged on the same images"):
         judged(results(champion.predicted, LABELS[::-1].copy()), champion)

@@ -125,6 +125,16 @@ def test_label_studio_tasks_carry_their_own_choices(tmp_path: Path) -> None:
     assert "predicted" not in json.dumps(entries)
 
 
+def test_display_names_are_what_annotators_read_and_names_are_what_comes_back(tmp_path: Path) -> None:
+    hostile = '<img src=x onerror="alert(1)"> & dog'
+    export_label_studio(TASKS[:1], tmp_path / "tasks.json", url, {"dog": hostile, "-cat": "of another task"})
+    (task,) = json.loads((tmp_path / "tasks.json").read_text(encoding="utf-8"))
+    cat, dog, *others = task["data"]["choices"]
+    assert cat == {"value": "cat"}
+    assert dog == {"value": "dog", "html": "&lt;img src=x onerror=&quot;alert(1)&quot;&gt; &amp; dog"}
+    assert [choice["value"] for choice in others] == ["other", "unsure", "bad-image"]
+
+
 def test_tasks_may_not_be_called_what_their_interface_is_called(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"call the file of tasks tasks\.json"):
         export_label_studio(TASKS, tmp_path / "tasks.xml", url)

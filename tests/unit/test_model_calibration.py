@@ -61,7 +61,7 @@ def test_calibration_error_of_a_constant_claim():
 
 
 def test_reliability_of_certain_answers_falls_in_the_last_bin():
-    _, share, confidence, accuracy = reliability(np.eye(3), np.array([0, 1, 0]), 4)
+    _, share, confidence, accuracy = reliability(np.ones(3), np.array([True, True, False]), 4)
     assert share.tolist() == [0, 0, 0, 1]
     assert confidence[3] == 1
     assert accuracy[3] == pytest.approx(2 / 3)

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from components.data.ingestion.class_changes import Merge, Rename, Split
 from components.operations.retraining.attempt import Attempt
-from components.operations.retraining.written_params import note_change, note_mix, set_restart
+from components.operations.retraining.written_params import carry_classes, note_change, note_mix, set_restart
 from components.params import Mix, SuspectedChange, load_params
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "params.yaml"
@@ -104,3 +105,43 @@ def test_equal_inputs_of_a_request_share_a_run_and_each_candidate_has_its_own() 
     keys = [first.run_key(b"data", b"params"), first.run_key(b"data", b"other"), first.run_key(b"dat", b"aparams")]
     assert len({*keys, second.run_key(b"data", b"params")}) == 4
     assert second.run_key(b"data", b"params") == keys[0] + "-candidate-2"
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "  classes: [boot, sandal, 'a # b']   # ours\n",
+        "  classes:   # ours\n    - boot\n    - sandal   # open ones\n    - 'a # b'\n",
+        "  classes:\n  - boot\n  - sandal\n  - 'a # b'   # ours\n",
+    ],
+)
+def test_a_changed_class_list_is_written_where_params_name_classes_and_nowhere_else(tmp_path, declared):
+    path = tmp_path / "params.yaml"
+    before = TEMPLATE.read_text(encoding="utf-8")
+    line = next(line for line in before.splitlines(keepends=True) if line.startswith("  classes:"))
+    path.write_text(before.replace(line, declared), encoding="utf-8")
+    note_change(path, "2026-07", ["sandal", "boot"])
+    others = [
+        n for n in path.read_text(encoding="utf-8").splitlines() if not any(w in n for w in ("boot", "sandal", "a # b"))
+    ]
+
+    carry_classes(path, Rename("sandal", "a: [b"), ("boot", "a: [b", "a # b"))
+    params = load_params(path)
+    assert params.data.classes == ("boot", "a: [b", "a # b")
+    assert params.changes[0].classes == ("a: [b", "boot")
+    text = path.read_text(encoding="utf-8")
+    assert "# ours" in text
+    assert set(others) <= {*text.splitlines()}
+
+    carry_classes(path, Merge(("boot", "a # b"), "boot"), ("boot", "a: [b"))
+    carry_classes(path, Split("boot", ("clog",), "boot", {}), ("boot", "a: [b", "clog"))
+    params = load_params(path)
+    assert params.data.classes == ("boot", "a: [b", "clog")
+    assert params.changes[0].classes == ("a: [b", "boot", "clog")
+
+
+def test_a_changed_class_list_leaves_params_alone_that_name_no_class(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(TEMPLATE.read_bytes())
+    carry_classes(path, Rename("boot", "sandal"), ("sandal",))
+    assert path.read_bytes() == TEMPLATE.read_bytes()

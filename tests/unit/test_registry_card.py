@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from components.errors import ConfigurationError
-from components.evaluation.metrics import classification_report
+from components.evaluation.metrics import Answers, classification_report
 from components.model.artifact import ModelSpec
 from components.model.preprocess import PreprocessSpec
 from components.records import GateCheck, GateVerdict
@@ -26,7 +26,7 @@ def evaluation(classes: tuple[str, ...] = CLASSES) -> dict:
     guesses = np.where((labels == 1) & (rng.random(400) < 0.6), 0, labels)
     probabilities = np.full((400, len(classes)), 0.02)
     probabilities[np.arange(400), guesses] = 1 - 0.02 * (len(classes) - 1)
-    report = classification_report(labels, probabilities, classes, bootstrap=100)
+    report = classification_report(Answers.of(probabilities, labels), classes, bootstrap=100)
     calibration = {"temperature": 1.3, "fitted_on": 200, "measured_on": "frozen_test"}
     return {"calibration": calibration, "parts": {"frozen_test": report, "validation": report}}
 
@@ -56,6 +56,17 @@ def test_the_card_says_what_it_was_made_from_and_how_good_it_is():
     assert f"| frozen test | 400 | {shown} |" in text
     assert "below 0.7 should be seen by a person" in text
     assert "fitted on 200 validation images" in text
+
+
+def test_display_names_stand_beside_names_and_are_text():
+    display = {"bad": "Faulty <b>part</b> | [x](javascript:y)", "unknown": "nothing"}
+    text = render(display=display)
+    assert "<b>" not in text
+    assert not re.search(r"(?<!\\)\]\(javascript", text)
+    assert "nothing" not in text
+    shown = "Faulty &lt;b&gt;part&lt;/b&gt; \\| \\[x\\](javascript:y) (bad)"
+    assert f"Classes: good, {shown}, absent" in text
+    assert f"\n| {shown} | " in text
 
 
 def test_the_weakest_class_comes_first_and_an_unmeasured_one_says_so():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 from components.data.sources.item import printable
@@ -41,14 +42,22 @@ def agreed_classes(stored: Sequence[str], declared: Sequence[str], added: Sequen
     if `declared` leaves out a stored class: its images would lose their meaning.
     """
     names = [checked_class_name(name, "data.classes") for name in declared]
-    for name in names:
-        if names.count(name) > 1:
+    for name, times in Counter(names).items():
+        if times > 1:
             raise ConfigurationError(f"data.classes names {name!r} twice; remove one")
-    lost = [name for name in stored if names and name not in names]
+    declared_names = set(names)
+    lost = [name for name in stored if names and name not in declared_names]
     if lost:
         raise ConfigurationError(f"data.classes leaves out {', '.join(map(repr, lost))}, which has images; put it back")
     new = [*names, *(checked_class_name(name, "--add-class") for name in added)]
     return tuple(dict.fromkeys([*stored, *new]))
+
+
+def unknown_class(name: str, classes: Sequence[str]) -> ConfigurationError:
+    """Return the error for a class that is asked for and is not in `classes`."""
+    near = difflib.get_close_matches(name, classes, n=1)
+    known = f"the nearest is {near[0]!r}" if near else "`perennial classes` lists them"
+    return ConfigurationError(f"there is no class {printable(name)[:MOST_CHARACTERS]!r}; {known}")
 
 
 def unknown_label(label: str, classes: Sequence[str], where: str) -> ConfigurationError:

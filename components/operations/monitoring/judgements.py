@@ -42,7 +42,10 @@ class Watched:
 def judge_once(services: Services, watched: Watched, now: datetime) -> tuple[tuple[ClassAccuracy, ...], Decision]:
     """Judge if a judgement is due, act on it once, and return the classes with the decision in force."""
     window, version = watched.window, watched.segment.model_version
-    stored = monitoring.reference_level(services.database, several=watched.segment.several)
+    several = watched.segment.several
+    # Of its own class list, if there is one: a name may mean something else in a newer one.
+    own = monitoring.reference_level(services.database, watched.segment.classes, several=several)
+    stored = own or monitoring.reference_level(services.database, several=several)
     level = watched.measurement.read(stored.level) if stored else None
     rules = services.workspace.params.monitor
     recorded = monitoring.judgements(services.database, window, version)

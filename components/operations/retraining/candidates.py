@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from components.data.ingestion.class_history import ClassHistory
 from components.data.manifest import Manifest
 from components.evaluation.gate import CandidateResults, judge_candidate
 from components.labels.stale import read_stale
@@ -15,9 +17,10 @@ from components.model.artifact import read_spec
 from components.model.calibration import expected_calibration_error
 from components.model.predictor import Predictor
 from components.monitoring.skew import OfflineRecall
+from components.operations.carrying import older_lists
 from components.operations.models import load_predictor
 from components.operations.retraining.attempt import Attempt
-from components.operations.retraining.comparison import clone_reader, held_out, in_class_list, probabilities
+from components.operations.retraining.comparison import clone_reader, held_out, probabilities
 from components.operations.retraining.renewal import stage_metrics
 from components.operations.services import Services
 from components.params import load_params
@@ -38,10 +41,12 @@ def register(
     registry = services.registry
     registry.log_artifacts(run_id, clone / params.paths.evaluation, "evaluation")
     registry.log_artifacts(run_id, clone / params.paths.audit, "audit")
+    display = ClassHistory.read(clone / params.paths.manifest, images=False).display
     facts = {"dataset_version": dataset, "git_commit": commit, "cause": attempt.cause, "reason": attempt.reason}
     version = registry.register(
         export, run_id=run_id, tags=facts, metrics=_headline(metrics["evaluation"]),
-        card_markdown=model_card(spec, metrics["evaluation"], facts=facts, verdict=None), classes=spec.classes,
+        card_markdown=model_card(spec, metrics["evaluation"], facts=facts, verdict=None, display=display),
+        classes=spec.classes,
     )  # fmt: skip
     registry.end_run(run_id)
     champions.register_model(
@@ -77,7 +82,8 @@ def judge(services: Services, clone: Path, attempt: Attempt, version: int) -> di
     reader, batch = clone_reader(clone, params), params.evaluate.batch_size
     candidate = Predictor(export)
     classes = candidate.spec.classes
-    labels = np.array([classes.index(name) for name in images.labels], np.int64)
+    index = {name: k for k, name in enumerate(classes)}
+    labels = np.array([index[name] for name in images.labels], np.int64)
     found = probabilities(candidate, images.rows, reader, services.limits, batch)
     results = CandidateResults(
         classes=classes,
@@ -87,24 +93,35 @@ def judge(services: Services, clone: Path, attempt: Attempt, version: int) -> di
         parity_ok=bool(metrics["export"].get("passed", False)),
     )
     current = champions.champion(services.database)
-    champion = None
+    champion = translation = None
     if current is not None:
         serving = load_predictor(services, current)
-        theirs = probabilities(serving, images.rows, reader, services.limits, batch)
-        aligned = in_class_list(theirs, serving.spec.classes, classes)
-        champion = CandidateResults(serving.spec.classes, labels, aligned.argmax(axis=1).astype(np.int64))
+        theirs = probabilities(serving, images.rows, reader, services.limits, batch).argmax(axis=1)
+        translation = older_lists(services, clone, params, images=False).translation(current)
+        # What it answers in production, in the words of today: its own answer, then the name of that.
+        said = np.array(translation.places(), np.int64)[theirs]
+        champion = CandidateResults(tuple(translation.whole), labels, said, note=translation.describe())
     verdict = judge_candidate(
         results, champion, alarmed=attempt.alarmed, rules=params.gate, champion_expected=current is not None
     ).as_json()
+    if translation is not None and not translation.trivial:
+        verdict["class_list"] = translation.as_json()
     verdict["images"] = {
         "validation": int((~images.golden).sum()), "golden": int(images.golden.sum()), "out_of_date": len(outdated),
     }  # fmt: skip
     verdict["against"] = current.version if current else None
-    _note(services, version, verdict, metrics["evaluation"])
+    display = ClassHistory.read(clone / params.paths.manifest, images=False).display
+    _note(services, version, verdict, metrics["evaluation"], display)
     return verdict
 
 
-def _note(services: Services, version: int, verdict: dict[str, Any], evaluation: dict[str, Any]) -> None:
+def _note(
+    services: Services,
+    version: int,
+    verdict: dict[str, Any],
+    evaluation: dict[str, Any],
+    display: Mapping[str, str],
+) -> None:
     champions.add_metrics(services.database, version, {"verdict": verdict})
     registry, model = services.registry, champions.model(services.database, version)
     registry.set_tags(version, {"gate": "passed" if verdict["passed"] else "refused", "gate_reason": verdict["reason"]})
@@ -115,7 +132,7 @@ def _note(services: Services, version: int, verdict: dict[str, Any], evaluation:
         "reason": str(model.metrics.get("reason", "")),
     }
     spec = load_predictor(services, model).spec
-    registry.set_card(version, model_card(spec, evaluation, facts=facts, verdict=verdict))
+    registry.set_card(version, model_card(spec, evaluation, facts=facts, verdict=verdict, display=display))
 
 
 def _headline(evaluation: dict[str, Any]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,15 +59,6 @@ def probabilities(
         ]
         found.append(predictor.predict(np.stack(images))[1])
     return np.concatenate(found) if found else np.empty((0, len(predictor.spec.classes)), np.float32)
-
-
-def in_class_list(values: FloatArray, have: Sequence[str], wanted: Sequence[str]) -> FloatArray:
-    """Return probabilities (N, K) in the column order of `wanted`; a class the model does not know is 0."""
-    result = np.zeros((len(values), len(wanted)), np.float32)
-    for place, name in enumerate(wanted):
-        if name in have:
-            result[:, place] = values[:, list(have).index(name)]
-    return result
 
 
 def clone_reader(root: Path, params: Params) -> ShardReader:

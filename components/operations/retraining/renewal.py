@@ -22,12 +22,14 @@ from components.operations.ingestion import code_lock_sources, dataset_paths
 from components.operations.promotion import promote
 from components.operations.retraining.attempt import REQUEST_TAG, RETRAINING, Attempt, require_claim
 from components.operations.retraining.class_mix import production_mix
+from components.operations.retraining.todays_names import todays_answers, todays_shares
 from components.operations.retraining.written_params import note_change, note_mix, set_restart
 from components.operations.services import Services
 from components.params import Params, load_params
 from components.records import GateVerdict
 from components.store import champions, labelling, ledger, requests
 
+MOST_HELD_NAMED = 1000
 METRIC_FILES = ("audit", "model", "evaluation", "export")
 
 
@@ -40,9 +42,10 @@ def collect_labels(services: Services, clone: WorkspaceClone, attempt: Attempt, 
     paths = dataset_paths(params)
     clone.pull(*paths)
     settled = labelling.settled_labels(services.database)
-    if settled:
+    usable, held = todays_answers(services, clone, settled)
+    if usable:
         report = ingest(
-            _as_items(services, settled), root=clone.root, params=params, source="production",
+            _as_items(services, usable), root=clone.root, params=params, source="production",
             alarmed_classes=tuple(attempt.alarmed), production=True,
         )  # fmt: skip
         if report.changed:
@@ -53,7 +56,14 @@ def collect_labels(services: Services, clone: WorkspaceClone, attempt: Attempt, 
     if version is None:
         raise RefusedError("there is no data yet; bring images in with `perennial ingest SOURCE`")
     # After the push: a crash before it exports them again, and what is in the dataset already changes nothing.
-    labelling.mark_exported(services.database, [label.task_id for label in settled], version)
+    with services.database.transaction() as connection:
+        labelling.mark_exported(connection, [label.task_id for label in settled], version)
+        if held:
+            ledger.record(
+                connection, kind="classes", actor="retrain", action="held", now=now,
+                reason=f"{len(held)} answers of an older class list were held: {held[0]['why']}",
+                evidence={"held": len(held), "dataset_version": version, "answers": held[:MOST_HELD_NAMED]},
+            )  # fmt: skip
     return version
 
 
@@ -86,7 +96,8 @@ def prepare_stages(services: Services, clone: WorkspaceClone, attempt: Attempt) 
     if load_params(clone.root / "params.yaml").train.class_mix == "production":
         measured = production_mix(services)
         if measured is not None:
-            note_mix(clone.root / "params.yaml", *measured)
+            shares = todays_shares(services, clone, measured[1])
+            note_mix(clone.root / "params.yaml", measured[0] if shares else "", shares)
     else:
         note_mix(clone.root / "params.yaml", "", {})
 

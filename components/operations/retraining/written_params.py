@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from components.data.ingestion.class_changes import ClassChange, Split, carried, outcomes
 from components.params import Mix, SuspectedChange, load_params
 from components.records import Window
 
@@ -43,6 +44,48 @@ def note_mix(path: Path, window: str, shares: Mapping[str, float]) -> None:
     wanted = Mix(window=window, shares=dict(shares))
     if load_params(path).mix != wanted:
         _write_section(path, "mix", wanted.model_dump(mode="json"))
+
+
+def carry_classes(path: Path, change: ClassChange, classes: Sequence[str]) -> None:
+    """Write a changed class list into a params.yaml, where it names classes: `data.classes` and `changes`.
+
+    classes: the list after `change`. A fallen class that is split becomes all its parts.
+    """
+    params = load_params(path)
+    if params.data.classes:
+        _write_declared(path, classes)
+    noted = [one.model_copy(update={"classes": _carried(one.classes, change)}) for one in params.changes]
+    if tuple(noted) != params.changes:
+        _write_section(path, "changes", [one.model_dump(mode="json") for one in noted])
+
+
+def _carried(names: Sequence[str], change: ClassChange) -> tuple[str, ...]:
+    now: set[str] = set()
+    for name in names:
+        found = carried(name, [change]).name
+        if found is not None:
+            now.add(found)
+        elif isinstance(change, Split):
+            now.update(outcomes(change.parts, change.rest))
+    return tuple(sorted(now))
+
+
+def _write_declared(path: Path, classes: Sequence[str]) -> None:
+    text = path.read_text(encoding="utf-8")
+    data = dict(_children(yaml.compose(text, Loader=yaml.SafeLoader)))["data"]
+    declared = dict(_children(data))["classes"]
+    start, end, written = declared.start_mark.index, declared.end_mark.index, _flow(classes)
+    if not declared.flow_style:  # it ends before the next key, comments included, and may be indented no deeper than it
+        end, written = declared.value[-1].end_mark.index, f"  {written}"
+    path.write_text(text[:start] + written + text[end:], encoding="utf-8")
+
+
+def _flow(names: Sequence[str]) -> str:
+    return str(yaml.safe_dump(list(names), allow_unicode=True, default_flow_style=True, width=2**20)).strip()
+
+
+def _children(node: Any) -> Iterator[tuple[str, Any]]:
+    return ((key.value, value) for key, value in node.value)
 
 
 def _write_section(path: Path, name: str, content: Any) -> None:

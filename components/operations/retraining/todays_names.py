@@ -1,0 +1,77 @@
+"""What a retraining knows under an older class list, by the class names of today: answers, alarms, the class mix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from components.data.ingestion.class_changes import Translation
+from components.data.versions import WorkspaceClone
+from components.operations.carrying import older_lists
+from components.operations.ingestion import splits_path
+from components.operations.retraining.attempt import Attempt
+from components.operations.services import Services
+from components.params import load_params
+from components.store import champions
+from components.store.labelling import SettledLabel
+
+
+def todays_answers(
+    services: Services, clone: WorkspaceClone, settled: Sequence[SettledLabel]
+) -> tuple[list[SettledLabel], list[dict[str, Any]]]:
+    """Return verdicts by today's class names, and those of which that cannot be told, each with the reason why."""
+    if not settled:
+        return [], []
+    params = load_params(clone.root / "params.yaml")
+    clone.pull(params.paths.manifest, splits_path(params))
+    lists = older_lists(services, clone.root, params)
+    usable: list[SettledLabel] = []
+    held: list[dict[str, Any]] = []
+    for label in settled:
+        now = lists.carry(label)
+        if now.name is not None:
+            usable.append(replace(label, answer=now.name))
+        else:
+            held.append({"task_id": label.task_id, "image_id": label.image_id, "answer": label.answer, "why": now.why})
+    return usable, held
+
+
+def todays_alarms(services: Services, clone: WorkspaceClone, attempt: Attempt) -> dict[str, list[str]]:
+    """Return the classes of the champion that raised the alarm by their names of today, each with its rules.
+
+    A class that was split since is left out: which of its parts fell was not measured.
+    """
+    translation = _of_champion(services, clone) if attempt.alarmed else None
+    if translation is None:
+        return attempt.alarmed
+    found: dict[str, list[str]] = {}
+    for name, rules in attempt.alarmed.items():
+        now = translation.names.get(name)
+        if now is not None:
+            found[now] = sorted({*found.get(now, []), *rules})
+    return found
+
+
+def todays_shares(services: Services, clone: WorkspaceClone, shares: Mapping[str, float]) -> dict[str, float]:
+    """Return each class's share by its name of today, merged ones added up; nothing where one of them was split."""
+    translation = _of_champion(services, clone)
+    if translation is None:
+        return dict(shares)
+    if not all(name in translation.names for name in shares):
+        return {}
+    found: dict[str, float] = {}
+    for name, share in shares.items():
+        now = translation.names[name]
+        found[now] = found.get(now, 0.0) + share
+    return {name: round(share, 6) for name, share in found.items()}
+
+
+def _of_champion(services: Services, clone: WorkspaceClone) -> Translation | None:
+    """Return how the champion's class list reads in that of the clone's dataset; None before the first champion."""
+    current = champions.champion(services.database)
+    if current is None:
+        return None
+    params = load_params(clone.root / "params.yaml")
+    clone.pull(params.paths.manifest)
+    return older_lists(services, clone.root, params, images=False).translation(current)

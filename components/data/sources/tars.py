@@ -69,9 +69,8 @@ class Tar:
             listed, before = 0, -1
             while (entry := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # else every header stays in memory
-                cast(
-                    "dict[str, str]", archive.pax_headers
-                ).clear()  # headers for all later entries: they grow, and no name of ours needs them
+                headers_for_all = cast("dict[str, str]", archive.pax_headers)
+                headers_for_all.clear()  # they would grow with every such header, and nothing here needs them
                 reads.left = _HEADER_BYTES
                 listed += 1
                 if entry.size < 0 or archive.offset <= before:

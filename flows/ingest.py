@@ -15,18 +15,24 @@ from flows.stage_tasks import run_stage
 
 
 @task(name="ingest source", cache_policy=NO_CACHE)
-def ingest_task(workspace: str, source: str, add_classes: list[str], at: datetime) -> dict[str, Any]:
+def ingest_task(
+    workspace: str, source: str, add_classes: list[str], columns: list[str], at: datetime
+) -> dict[str, Any]:
     """Check, split, store and version what the source holds."""
     with opened(workspace) as services:
-        return ingest_source(services, source, add_classes=add_classes, now=at)
+        return ingest_source(services, source, add_classes=add_classes, columns=columns, now=at)
 
 
 @flow(name="ingest", log_prints=False)
 def ingest(
-    workspace: str, source: str, add_classes: list[str] | None = None, at: datetime | None = None
+    workspace: str,
+    source: str,
+    add_classes: list[str] | None = None,
+    at: datetime | None = None,
+    columns: list[str] | None = None,
 ) -> dict[str, Any]:
     """Return the report of one ingest, with its new dataset version."""
-    return ingest_task(workspace, source, add_classes or [], moment(at))
+    return ingest_task(workspace, source, add_classes or [], columns or [], moment(at))
 
 
 @flow(name="audit", log_prints=False)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.data.sources.opening import SourceItem, open_source
+from components.data.sources.remote import without_credentials
 from components.operations.models import load_predictor, require_champion
 from components.operations.services import Services
 from components.records import ScoredChunk, SetAside, require_utc
@@ -27,7 +28,7 @@ def score_source(services: Services, spec: str, *, batch_id: str | None, now: da
     cache = services.workspace.state / "cache"
     return score_items(
         services, lambda: open_source(spec, limits=services.limits, cache=cache),
-        source=spec, batch_id=batch_id, now=now,
+        source=without_credentials(spec), batch_id=batch_id, now=now,
     )  # fmt: skip
 
 
@@ -97,11 +98,16 @@ def score_inbox(services: Services, *, now: datetime) -> dict[str, Any] | None:
     def reopen() -> Iterable[SourceItem]:
         cache = services.workspace.state / "cache"
         everything = open_source(str(inbox), limits=services.limits, cache=cache)
-        return (item for item in everything if item.name in wanted)
+        return (item for item in everything if _wanted(item.name, wanted))
 
     result = score_items(services, reopen, source=str(inbox), batch_id=None, now=now)
     predictions.mark_seen(services.database, fresh, batch_id=result["batch"], now=now)
     return result
+
+
+def _wanted(name: str, files: Collection[str]) -> bool:
+    """Return whether the item called `name` is one of `files`, or lies in one: it is then called ARCHIVE/NAME."""
+    return name in files or any(str(parent) in files for parent in PurePosixPath(name).parents)
 
 
 def _listing(inbox: Path, now: datetime) -> list[predictions.SeenFile]:

@@ -12,7 +12,9 @@ from components.data.ingestion.class_changes import Add, name_in_use
 from components.data.ingestion.class_history import SPLITS_FILE, ClassHistory
 from components.data.ingestion.ingest import ingest
 from components.data.manifest import Manifest
+from components.data.sources.columns import ColumnNames
 from components.data.sources.opening import SourceItem, open_source
+from components.data.sources.remote import without_credentials
 from components.data.versions import WorkspaceClone, fast_forward, latest_dataset, working_clone
 from components.errors import ConfigurationError
 from components.operations.services import Services
@@ -47,13 +49,17 @@ def splits_path(params: Params) -> str:
     return Path(params.paths.manifest).with_name(SPLITS_FILE).as_posix()
 
 
-def ingest_source(services: Services, spec: str, *, add_classes: Sequence[str], now: datetime) -> dict[str, Any]:
+def ingest_source(
+    services: Services, spec: str, *, add_classes: Sequence[str], columns: Sequence[str] = (), now: datetime
+) -> dict[str, Any]:
     """Ingest the source `spec` and return the report with its new dataset version (None where nothing changed).
 
-    Raises ConfigurationError for an unknown source or class; then nothing was changed.
+    columns: what a list calls its columns, as in "label=species". Raises ConfigurationError for an unknown source,
+    column or class; then nothing was changed.
     """
-    items = open_source(spec, limits=services.limits, cache=services.workspace.state / "cache")
-    return ingest_items(services, items, source=spec, add_classes=add_classes, now=now)
+    cache = services.workspace.state / "cache"
+    items = open_source(spec, limits=services.limits, cache=cache, columns=ColumnNames.parse(columns))
+    return ingest_items(services, items, source=without_credentials(spec), add_classes=add_classes, now=now)
 
 
 def ingest_items(

@@ -8,24 +8,39 @@ from typing import Any
 
 import click
 
+from components.data.sources.item import printable
 from flows.commands.options import at_option, emit, prepare_flows, table, verb
 
+_SHOWN = 20
 
-@click.command(epilog="Example: perennial ingest photos/ --add-class heron")
+
+@click.command(epilog="Example: perennial ingest list.csv --column path=filename --column label=species --dry-run")
 @click.argument("source")
 @click.option("--add-class", "add_classes", multiple=True, metavar="NAME", help="A class the list does not have yet.")
+@click.option(
+    "--column", "columns", multiple=True, metavar="FIELD=COLUMN",
+    help="What a list calls its path, label, group or captured_at; `FIELD=` if it has none.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Show what would come in, and change nothing.")
 @verb
 @at_option
-def ingest(root: Path, as_json: bool, now: datetime, source: str, add_classes: tuple[str, ...]) -> None:
+def ingest(
+    root: Path, as_json: bool, now: datetime, source: str, add_classes: tuple[str, ...], columns: tuple[str, ...],
+    dry_run: bool,
+) -> None:  # fmt: skip
     """Bring labelled images in and version them.
 
-    SOURCE: a folder of class folders, a .zip or .tar of one, a .csv or .parquet with columns path and label,
-    `fashion-mnist`, `digits`, `torchvision:NAME`, or any fsspec URL of those.
+    SOURCE: a folder of class folders, an archive of one (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst), a list
+    (.csv, .parquet, .jsonl) of paths and labels, a folder with a metadata.jsonl or metadata.csv, `fashion-mnist`,
+    `digits`, `torchvision:NAME`, or any fsspec URL of those.
     """
-    workspace = prepare_flows(root, source=source)
+    if dry_run:
+        _preview(root, as_json, source, add_classes, columns)
+        return
+    workspace = prepare_flows(root, source=source, columns=columns)
     from flows.ingest import ingest as flow
 
-    result = flow(workspace, source, list(add_classes), now)
+    result = flow(workspace, source, list(add_classes), now, list(columns))
     rows = [(key, result[key]) for key in ("added", "duplicates", "corrected", "quarantined", "held")]
     lines = [
         f"{result['dataset_version'] or 'nothing changed'}: {len(result['classes'])} classes",
@@ -35,6 +50,39 @@ def ingest(root: Path, as_json: bool, now: datetime, source: str, add_classes: t
         shown = [(item["name"], item["reason"], item["detail"]) for item in result["set_aside"][:20]]
         lines += ["", "set aside:", table(("file", "reason", "detail"), shown)]
     emit(result, as_json, lines)
+
+
+def _preview(root: Path, as_json: bool, source: str, add_classes: tuple[str, ...], columns: tuple[str, ...]) -> None:
+    from components.operations.ingest_preview import preview_source
+    from components.operations.workspace import open_workspace
+    from components.settings import Settings
+
+    workspace = open_workspace(root, Settings.from_environment())
+    found = preview_source(workspace, source, add_classes=add_classes, columns=columns)
+    emit(found, as_json, _preview_lines(found))
+
+
+def _preview_lines(found: dict[str, Any]) -> list[str]:
+    unknown = {entry["label"]: entry["nearest"] or "-" for entry in found["unknown"] or ()}
+    size = f"{found['bytes'] / 1e6:.1f} MB" + (" and what is not known yet" if found["unknown_sizes"] else "")
+    lines = [f"{found['usable']} of {found['files']} files would come in, {size}; nothing was changed"]
+    if found["refused"]:
+        lines.append(f"the ingest would be refused: {found['refused']}")
+    shown = list(found["classes"].items())[:_SHOWN]
+    rows = [
+        (printable(label), files, f"unknown, nearest {unknown[label]}" if label in unknown else "")
+        for label, files in shown
+    ]
+    lines += ["", table(("label", "files", ""), rows)]
+    if found["labels"] > len(shown):
+        lines.append(f"and {found['labels'] - len(shown)} labels more")
+    if found["reasons"]:
+        lines += ["", "would be set aside:", table(("reason", "files"), list(found["reasons"].items()))]
+        lines += ["", table(("file", "reason"), [(a["name"], a["reason"]) for a in found["set_aside"][:_SHOWN]])]
+    if found["sample"]:
+        sample = [(s["name"], s["label"], s["problem"] or f"{s['width']} x {s['height']}") for s in found["sample"]]
+        lines += ["", "the first files:", table(("file", "label", "pixels"), sample)]
+    return lines
 
 
 @click.command(epilog="Example: perennial audit --json")

@@ -6,7 +6,7 @@ import functools
 import getpass
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,12 +70,14 @@ def services(root: Path) -> Iterator[Services]:
         yield opened
 
 
-def prepare_flows(root: Path, *, source: str | None = None) -> str:
+def prepare_flows(root: Path, *, source: str | None = None, columns: Sequence[str] = ()) -> str:
     """Check the workspace, set Prefect's environment, and return the workspace's absolute path for a flow.
 
-    source: one that does not exist is told here, at once, and not after the ten seconds that Prefect takes to start.
+    source: one that does not exist, or `columns` that say nothing, are told here, at once, and not after the ten
+    seconds that Prefect takes to start.
     """
     from components.data.decode import ImageLimits
+    from components.data.sources.columns import ColumnNames
     from components.data.sources.opening import open_source
     from components.operations.services import prefect_api_url
     from components.operations.workspace import open_workspace
@@ -84,7 +86,8 @@ def prepare_flows(root: Path, *, source: str | None = None) -> str:
 
     workspace = open_workspace(root, Settings.from_environment())
     if source is not None:
-        open_source(source, limits=ImageLimits.of(workspace.params.data), cache=workspace.state / "cache")
+        limits, cache = ImageLimits.of(workspace.params.data), workspace.state / "cache"
+        open_source(source, limits=limits, cache=cache, columns=ColumnNames.parse(columns))
     prepare_prefect(workspace.state, prefect_api_url(workspace))
     return str(workspace.root)
 

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.data.decode import ImageLimits
-from components.data.sources.archives import ArchiveLimits, read_archive
+from components.data.sources.caps import ArchiveLimits
+from components.data.sources.columns import ColumnNames
 from components.data.sources.item import printable, unsafe_path
 from components.data.sources.opening import open_source
+from components.data.sources.tree import archive_entries
 from components.errors import DataError
 
 LIMITS = ImageLimits(max_bytes=1000, max_pixels=1000, min_side=1)
@@ -69,7 +71,10 @@ def test_an_archive_gives_each_file_once_under_a_name_that_stays_inside(
                     tar.addfile(entry, io.BytesIO(content))
                     written += 1
     buffer.seek(0)
-    items = list(read_archive(buffer, "x.zip" if zipped else "x.tar", LIMITS, ArchiveLimits()))
+    items = [
+        e.item()
+        for e in archive_entries(buffer, "x.zip" if zipped else "x.tar", LIMITS, ArchiveLimits(), ColumnNames())
+    ]
 
     assert len(items) <= written
     for item in items:
@@ -96,7 +101,9 @@ def test_a_damaged_archive_is_an_error_or_gives_items(noise: bytes, kind: str, d
         content[data.draw(st.integers(0, min(len(content), 2000) - 1))] = data.draw(st.integers(0, 255))
     damaged = bytes(content) if data.draw(st.booleans()) else noise
     try:
-        items = list(read_archive(io.BytesIO(damaged), f"x.{kind}", LIMITS, ArchiveLimits()))
+        items = [
+            e.item() for e in archive_entries(io.BytesIO(damaged), f"x.{kind}", LIMITS, ArchiveLimits(), ColumnNames())
+        ]
     except DataError:
         return
     assert all(item.problem is None or item.content == b"" for item in items)

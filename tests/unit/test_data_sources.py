@@ -1,9 +1,15 @@
 """Folders, lists, URLs and named data sets: the same files in the same order, and nothing from outside."""
 
+import functools
+import gzip
+import hashlib
 import os
+import struct
 import sys
+import threading
 import types
 from datetime import UTC, datetime
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -15,8 +21,8 @@ from PIL import Image
 
 from components.data.decode import ImageLimits, decode
 from components.data.png import encode_png
-from components.data.sources.opening import SourceItem, open_source
-from components.errors import ConfigurationError, DataError, ServiceError
+from components.data.sources.opening import SourceItem, list_source, open_source
+from components.errors import ConfigurationError, ServiceError
 
 LIMITS = ImageLimits(max_bytes=10_000, max_pixels=10_000, min_side=4)
 PNG = encode_png(np.zeros((8, 8), np.uint8))
@@ -204,34 +210,6 @@ def test_a_list_cannot_leave_its_folder(tmp_path: Path) -> None:
     assert len(problems) == 4
 
 
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (["file,label", "1.png,cat"], "no column 'path'"),
-        (["path,lable", "1.png,cat"], "column 'lable' is not expected; did you mean 'label'"),
-        (["path,label,label", "1.png,a,b"], "column 'label' is not expected"),
-        (["path,label", "1.png,cat,extra"], "list.csv: row 1: 3 cells under 2 columns"),
-        (["path,label", "1.png,cat", ",dog"], "list.csv: row 2: path is empty"),
-        (["path,captured_at", "1.png,2026-10-05T12:00:00"], "row 1: captured_at: time .* has no zone"),
-        (["path,captured_at", "1.png,yesterday"], "row 1: captured_at: time 'yesterday' is not ISO 8601"),
-        (["path", '"1.png'], "not a readable CSV"),
-    ],
-)
-def test_a_wrong_list_is_an_error_that_names_the_row(tmp_path: Path, lines: list[str], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        items_of(write_list(put(tmp_path, "1.png") / "list.csv", *lines))
-
-
-def test_lists_that_are_not_what_they_say_are_errors(tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_bytes(b"path\ncaf\xe9.png\n")
-    (tmp_path / "list.parquet").write_bytes(b"PAR1 not really PAR1")
-
-    with pytest.raises(DataError, match="not UTF-8"):
-        items_of(tmp_path / "list.csv")
-    with pytest.raises(DataError, match="not a readable Parquet"):
-        items_of(tmp_path / "list.parquet")
-
-
 def test_digits_are_1797_images_of_ten_labels() -> None:
     items = items_of("digits")
 
@@ -312,3 +290,36 @@ def test_other_torchvision_data_sets_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         items_of(f"torchvision:{name}", tmp_path)
+
+
+def test_a_real_torchvision_data_set_is_downloaded_once_and_then_listed_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MNIST itself, with its own code for downloading, from a server that holds three and one of its images."""
+    from torchvision.datasets import MNIST
+
+    files = {}
+    for part, count in (("train", 3), ("t10k", 1)):
+        images = np.full((count, 28, 28), count, np.uint8)
+        files[f"{part}-images-idx3-ubyte.gz"] = struct.pack(">4i", 2051, count, 28, 28) + images.tobytes()
+        files[f"{part}-labels-idx1-ubyte.gz"] = struct.pack(">2i", 2049, count) + bytes(range(count))
+    (tmp_path / "served").mkdir()
+    for name, content in files.items():
+        (tmp_path / "served" / name).write_bytes(gzip.compress(content))
+    resources = [(n, hashlib.md5((tmp_path / "served" / n).read_bytes()).hexdigest()) for n in files]  # noqa: S324
+    handler = functools.partial(QuietHandler, directory=str(tmp_path / "served"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        monkeypatch.setattr(MNIST, "resources", resources)
+        items = items_of("torchvision:MNIST", tmp_path)
+        server.shutdown()
+    listed = list(list_source("torchvision:MNIST", limits=LIMITS, cache=tmp_path, fetch=False))
+
+    assert [(item.name, item.label) for item in items] == [(entry.name, entry.label) for entry in listed]
+    assert [item.label for item in items] == ["0 - zero", "1 - one", "2 - two", "0 - zero"]
+    assert [int(np.asarray(decode(item.content, LIMITS)).max()) for item in items] == [3, 3, 3, 1]
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.operations.batches import _listing
+from components.operations.batches import _listing, _wanted
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,11 @@ def test_a_file_is_taken_a_minute_after_its_last_change(
     os.utime(file, (now.timestamp() + modified,) * 2)
     found = _listing(tmp_path, now + timedelta(seconds=looked))
     assert [one.path for one in found] == (["a.png"] if taken else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [("new.zip/cat/1.png", True), ("new.zip", True), ("old.zip/cat/1.png", False), ("new.zip.png", False)],
+)
+def test_what_an_unseen_archive_holds_is_taken_with_it(name: str, taken: bool) -> None:
+    assert _wanted(name, {"new.zip", "a/b.png"}) == taken

@@ -9,38 +9,42 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from components.data.png import encode_png
-from components.data.sources.fashion_mnist import CLASSES, load_fashion_mnist
-from components.data.sources.item import SourceItem
-from components.errors import ConfigurationError, ServiceError
+from components.data.sources.fashion_mnist import CLASSES, SYSTEM_FOLDER, load_fashion_mnist
+from components.data.sources.item import Content, SourceEntry
+from components.errors import ConfigurationError, DataError, ServiceError
 
 
-def fashion_mnist_items(cache: Path) -> Iterator[SourceItem]:
+def fashion_mnist_entries(
+    cache: Path, system_folder: Path = SYSTEM_FOLDER, *, fetch: bool = True
+) -> Iterator[SourceEntry]:
     """Yield Fashion-MNIST's 60,000 training images, then its 10,000 test images, as PNG files."""
-    data = load_fashion_mnist(cache)
+    data = load_fashion_mnist(cache, system_folder, fetch=fetch)
     for part, images, labels in (
         ("train", data.train_images, data.train_labels),
         ("test", data.test_images, data.test_labels),
     ):
         for number, (pixels, label) in enumerate(zip(images, labels.tolist(), strict=True)):
-            yield SourceItem(f"{part}/{number:05d}.png", encode_png(pixels), CLASSES[label])
+            yield _entry(f"{part}/{number:05d}.png", pixels, CLASSES[label])
 
 
-def digits_items() -> Iterator[SourceItem]:
+def digits_entries() -> Iterator[SourceEntry]:
     """Yield scikit-learn's 1,797 handwritten digits, 8 x 8 grey pixels, as PNG files labelled "0" to "9"."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     for number, (pixels, label) in enumerate(zip(images, digits.target.tolist(), strict=True)):
-        yield SourceItem(f"digits/{number:04d}.png", encode_png(pixels), str(label))
+        yield _entry(f"digits/{number:04d}.png", pixels, str(label))
 
 
-def torchvision_items(name: str, cache: Path) -> Iterator[SourceItem]:
+def torchvision_entries(name: str, cache: Path, *, fetch: bool) -> Iterator[SourceEntry]:
     """Yield every image of the torchvision classification data set `name`, downloaded into `cache`, as PNG files.
 
-    Raises ConfigurationError for an unknown name, ServiceError if it cannot be downloaded.
+    Raises ConfigurationError for an unknown name, ServiceError if it cannot be downloaded, DataError if it is not there
+    and `fetch` forbids to.
     """
     from torchvision import datasets
 
@@ -50,9 +54,17 @@ def torchvision_items(name: str, cache: Path) -> Iterator[SourceItem]:
         hint = f"did you mean {near[0]!r}?" if near else "see torchvision.datasets"
         raise ConfigurationError(f"torchvision has no data set {name!r}; {hint}")
     for part, arguments in _parts(builder):
-        for number, (image, target) in enumerate(_download(builder, name, arguments, cache)):
+        found = _download(builder, name, {**arguments, "download": fetch}, cache)
+        for number, (image, target) in enumerate(found):
             pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-            yield SourceItem(f"{part}/{number:06d}.png", encode_png(pixels), target)
+            yield _entry(f"{part}/{number:06d}.png", pixels, target)
+
+
+def _entry(name: str, pixels: NDArray[np.uint8], label: str) -> SourceEntry:
+    def read() -> Content:
+        return encode_png(pixels), None
+
+    return SourceEntry(name, read, label=label)
 
 
 def _parts(builder: Any) -> list[tuple[str, dict[str, Any]]]:
@@ -68,9 +80,11 @@ def _parts(builder: Any) -> list[tuple[str, dict[str, Any]]]:
 
 def _download(builder: Any, name: str, arguments: dict[str, Any], cache: Path) -> Iterator[tuple[Any, str]]:
     folder = cache / "torchvision" / name
+    if not arguments["download"] and not folder.exists():
+        raise DataError(f"torchvision:{name} is not on this machine yet; it is downloaded by `perennial ingest`")
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        dataset = builder(str(folder), download=True, **arguments)
+        dataset = builder(str(folder), **arguments)
     except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise ServiceError(f"torchvision:{name} cannot be had: {' '.join(str(error).split())[:300]}") from error
     names = getattr(dataset, "classes", None)

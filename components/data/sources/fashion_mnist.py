@@ -41,11 +41,11 @@ class FashionMnist:
     test_labels: NDArray[np.uint8]
 
 
-def load_fashion_mnist(cache: Path, system_folder: Path = SYSTEM_FOLDER) -> FashionMnist:
+def load_fashion_mnist(cache: Path, system_folder: Path = SYSTEM_FOLDER, *, fetch: bool = True) -> FashionMnist:
     """Return the data set from the installed Debian package, from `cache`, or else fetched into `cache`.
 
     It is fetched with apt (into private folders: no root, no package lists needed), else with torchvision. Raises
-    ServiceError, with all reasons, if none of that works.
+    ServiceError, with all reasons, if none of that works, and DataError if it is not there and `fetch` forbids to.
     """
     kept = cache / "fashion-mnist"
     reasons = []
@@ -54,10 +54,12 @@ def load_fashion_mnist(cache: Path, system_folder: Path = SYSTEM_FOLDER) -> Fash
             return read_idx_folder(folder)
         except DataError as error:
             reasons.append(str(error))
+    if not fetch:
+        raise DataError("fashion-mnist is not on this machine yet; it is fetched by `perennial ingest`")
     cache.mkdir(parents=True, exist_ok=True)
-    for fetch in (_fetch_with_apt, _fetch_with_torchvision):
+    for way in (_fetch_with_apt, _fetch_with_torchvision):
         try:
-            return _fetched(fetch, cache, kept)
+            return _fetched(way, cache, kept)
         except (DataError, ServiceError) as error:
             reasons.append(str(error))
     raise ServiceError(f"Fashion-MNIST cannot be had: {'; '.join(reasons)}. Install the package {_PACKAGE}")

@@ -1,35 +1,88 @@
-"""Folders of images, local or behind an fsspec URL."""
+"""Folders of images on this machine. Links are never followed, and only regular files are read."""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO, cast
 
-from components.data.decode import ImageLimits
-from components.data.sources.item import Layout, SourceItem, ignored, printable
+from components.data.sources.boxes import Member
+from components.data.sources.caps import DamagedArchive
+from components.data.sources.item import Content, ignored
 from components.errors import DataError
 
 
-def read_local_folder(folder: Path, limits: ImageLimits) -> Iterator[SourceItem]:
-    """Yield every file below `folder`, by name. Links are never followed; hidden files are passed over.
+class LocalFolder:
+    """Every file below `folder`, hidden ones passed over."""
 
-    Raises DataError if the folder itself cannot be listed.
-    """
-    names = sorted(_walk(folder))
-    layout = Layout(names)
-    for name in names:
-        content, problem = read_local_file(folder / name, limits.max_bytes)
-        yield SourceItem(printable(name), content, layout.label(name), problem=problem)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def members(self) -> list[Member]:
+        """Return all files below the folder. Raises DataError if one of its folders cannot be listed."""
+        return list(self._walk())
+
+    def read(self, member: Member, max_bytes: int) -> Content:
+        """Return a file's bytes, or the problem that sets it aside."""
+        return read_local_file(self._folder / member.name, max_bytes)
+
+    @contextmanager
+    def open(self, member: Member) -> Iterator[BinaryIO]:
+        """Yield a file, opened. Raises DamagedArchive if it is none any more, or cannot be read."""
+        with open_local_file(self._folder / member.name) as file:
+            yield file
+
+    def _walk(self) -> Iterator[Member]:
+        pending = [""]
+        while pending:
+            inside = pending.pop()
+            try:
+                with os.scandir(self._folder / inside) as entries:
+                    for entry in entries:
+                        if ignored(entry.name):
+                            continue
+                        if entry.is_dir(follow_symlinks=False):
+                            pending.append(f"{inside}{entry.name}/")
+                        else:
+                            yield _member(f"{inside}{entry.name}", entry)
+            except OSError as error:
+                raise DataError(
+                    f"{self._folder / inside} cannot be listed ({error.strerror}); make it readable"
+                ) from error
 
 
-def read_local_file(path: Path, max_bytes: int) -> tuple[bytes, str | None]:
+def _member(name: str, entry: os.DirEntry[str]) -> Member:
+    try:
+        size, problem = _judged(entry.stat(follow_symlinks=False))
+    except OSError:  # it vanished: reading tells
+        size, problem = None, None
+    return Member(name, size, problem=problem)
+
+
+def _judged(status: os.stat_result) -> tuple[int | None, str | None]:
+    if stat.S_ISLNK(status.st_mode):
+        return None, "symlink"
+    return (status.st_size, None) if stat.S_ISREG(status.st_mode) else (None, "unreadable")
+
+
+def look_at_local_file(path: Path, max_bytes: int) -> tuple[int | None, str | None]:
+    """Return (size, problem) of a file, unread."""
+    try:
+        size, problem = _judged(path.lstat())
+    except FileNotFoundError:
+        return None, "missing-file"
+    except (OSError, ValueError):
+        return None, "unreadable"
+    return size, "too-many-bytes" if size is not None and size > max_bytes else problem
+
+
+def read_local_file(path: Path, max_bytes: int) -> Content:
     """Return (content, None), or (b"", problem). Only a regular file is read, and at most `max_bytes` of it."""
     try:
-        # Opened without following a link and without waiting on a pipe; asked what it is only once it is open.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = _opened(path)
     except FileNotFoundError:
         return b"", "missing-file"
     except (OSError, ValueError):
@@ -49,43 +102,19 @@ def read_local_file(path: Path, max_bytes: int) -> tuple[bytes, str | None]:
     return (content, None) if len(content) == status.st_size else (b"", "unreadable")  # it is being written
 
 
-def read_remote_folder(filesystem: Any, root: str, limits: ImageLimits) -> Iterator[SourceItem]:
-    """Yield every file below `root` of an fsspec file system, by name."""
-    prefix = root.rstrip("/") + "/"
-    found = {path.removeprefix(prefix): info for path, info in filesystem.find(root, detail=True).items()}
-    names = sorted(name for name in found if not ignored(name))
-    layout = Layout(names)
-    for name in names:
-        content, problem = read_remote_file(filesystem, prefix + name, limits.max_bytes, found[name].get("size"))
-        yield SourceItem(printable(name), content, layout.label(name), problem=problem)
-
-
-def read_remote_file(filesystem: Any, path: str, max_bytes: int, size: int | None = None) -> tuple[bytes, str | None]:
-    """Return (content, None), or (b"", problem), of a file of an fsspec file system; `size` where it is known."""
-    if size is not None and size > max_bytes:
-        return b"", "too-many-bytes"
+@contextmanager
+def open_local_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a regular file that is no link, open for reading. Raises DamagedArchive for anything else."""
     try:
-        content: bytes = filesystem.cat_file(path, start=0, end=max_bytes + 1)
-    except FileNotFoundError:
-        return b"", "missing-file"
-    except OSError:
-        return b"", "unreadable"
-    return (content, None) if len(content) <= max_bytes else (b"", "too-many-bytes")
+        file = open(_opened(path), "rb")  # noqa: SIM115 - a descriptor; closed below
+    except (OSError, ValueError) as error:
+        raise DamagedArchive(f"{path} cannot be opened ({error})") from error
+    with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DamagedArchive(f"{path} is not a regular file")
+        yield cast("BinaryIO", file)
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    pending = [""]
-    while pending:
-        inside = pending.pop()
-        try:
-            with os.scandir(folder / inside) as entries:
-                for entry in entries:
-                    name = f"{inside}{entry.name}"
-                    if ignored(entry.name):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(name + "/")
-                    else:
-                        yield name
-        except OSError as error:
-            raise DataError(f"{folder / inside} cannot be listed ({error.strerror}); make it readable") from error
+def _opened(path: Path) -> int:
+    # Opened without following a link and without waiting on a pipe; asked what it is only once it is open.
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)

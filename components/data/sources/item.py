@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import PurePosixPath
 
-# Folder names of the shapes train/CLASS/FILE and test/CLASS/FILE; we make our own splits, so they carry no meaning.
-_SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
+Content = tuple[bytes, str | None]
+"""A file's bytes and None, or no bytes and the problem that set it aside."""
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
+
 _IGNORED = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
 
@@ -18,7 +20,8 @@ class SourceItem:
 
     name: relative, with "/" between parts, printable. label: as given, or None. group: the source's own group.
     label_origin: given | consensus | corrected. window and model_version: of the prediction that people labelled.
-    problem: unsafe-path | missing-file | symlink | too-many-bytes | unreadable.
+    problem: unsafe-path | missing-file | symlink | too-many-bytes | unreadable | nested-archive, and of a list's row
+    empty-path | bad-row | bad-label | bad-time.
     """
 
     name: str
@@ -31,6 +34,34 @@ class SourceItem:
     window: str | None = None
     model_version: int | None = None
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEntry:
+    """One file of a source, listed and not read. size: in bytes, None where the listing does not tell.
+
+    read: gives its content; good until the next entry is taken. look: tells (size, problem) without reading, for files
+    that a list names and nobody has looked at yet. The other fields are those of SourceItem.
+    """
+
+    name: str
+    read: Callable[[], Content]
+    size: int | None = None
+    label: str | None = None
+    group: str | None = None
+    captured_at: datetime | None = None
+    problem: str | None = None
+    look: Callable[[], tuple[int | None, str | None]] | None = None
+
+    def item(self) -> SourceItem:
+        """Return the file, read."""
+        content, problem = self.read() if self.problem is None else (b"", self.problem)
+        return SourceItem(self.name, content, self.label, self.group, self.captured_at, problem=problem)
+
+
+def nothing_to_read() -> Content:
+    """Return what a file that was set aside unread has for content; its entry's `problem` says why."""
+    return b"", "unreadable"
 
 
 def printable(text: str) -> str:
@@ -54,29 +85,6 @@ def ignored(name: str) -> bool:
     )
 
 
-class Layout:
-    """The label each file of a folder or an archive gets from its place.
-
-    The label is the first folder in the name; a file that lies in no folder has none. Folders named train, val, test
-    (all of the outermost ones, with folders inside) are passed over; so is, where `unwrap`, a single folder around
-    everything, as archives often have.
-    """
-
-    def __init__(self, names: list[str], *, unwrap: bool = False) -> None:
-        folders = {PurePosixPath(name).parts[:-1] for name in names}
-        self._skip = 0
-        if unwrap and self._nested(folders, 0) and len({parts[0] for parts in folders}) == 1:
-            self._skip = 1
-        outermost = {parts[self._skip].lower() for parts in folders if len(parts) > self._skip}
-        if self._nested(folders, self._skip) and outermost <= _SPLIT_FOLDERS:
-            self._skip += 1
-
-    def label(self, name: str) -> str | None:
-        """Return the label of the file called `name`, normalised to Unicode NFC."""
-        parts = PurePosixPath(name).parts
-        return unicodedata.normalize("NFC", parts[self._skip]) if len(parts) > self._skip + 1 else None
-
-    @staticmethod
-    def _nested(folders: set[tuple[str, ...]], depth: int) -> bool:
-        """Return whether every file lies in a folder at `depth`, in a further one at that."""
-        return bool(folders) and all(len(parts) > depth + 1 for parts in folders)
+def looks_like_image(name: str) -> bool:
+    """Return whether a file's suffix is that of an image; what it really is, decoding tells."""
+    return name.lower().endswith(IMAGE_SUFFIXES)

@@ -2,121 +2,149 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
 
 from components.data.decode import ImageLimits
-from components.data.sources.archives import ARCHIVE_SUFFIXES, ArchiveLimits, read_archive
-from components.data.sources.datasets import digits_items, fashion_mnist_items, torchvision_items
-from components.data.sources.folders import read_local_file, read_local_folder, read_remote_file, read_remote_folder
-from components.data.sources.item import SourceItem, printable
-from components.data.sources.tabular import TABLE_SUFFIXES, read_table
-from components.errors import ConfigurationError, DataError
+from components.data.sources.archives import ARCHIVE_SUFFIXES, is_archive
+from components.data.sources.caps import ArchiveLimits
+from components.data.sources.columns import ColumnNames
+from components.data.sources.datasets import digits_entries, fashion_mnist_entries, torchvision_entries
+from components.data.sources.folders import LocalFolder, look_at_local_file, read_local_file
+from components.data.sources.item import IMAGE_SUFFIXES, Content, SourceEntry, SourceItem, looks_like_image, printable
+from components.data.sources.listed import LocalFilesBeside, RemoteFilesBeside, listed_entries
+from components.data.sources.lists import LIST_SUFFIXES, read_list
+from components.data.sources.remote import Remote, RemoteFolder
+from components.data.sources.tree import archive_entries, folder_entries
+from components.errors import ConfigurationError
 
-__all__ = ["SourceItem", "open_source"]
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
+__all__ = ["SourceItem", "list_source", "open_source"]
 
 _ACCEPTED = (
     "accepted are fashion-mnist, digits, torchvision:NAME, a folder, an archive "
-    f"({', '.join(ARCHIVE_SUFFIXES)}), a list ({', '.join(TABLE_SUFFIXES)}), an image file, or an fsspec URL of those"
+    f"({', '.join(ARCHIVE_SUFFIXES)}), a list ({', '.join(LIST_SUFFIXES)}), an image file, or an fsspec URL of those"
 )
 _TORCHVISION = "torchvision:"
+_UNSUPPORTED = (".rar", ".7z", ".tar.lz4", ".tar.lzma", ".tar.br", ".tar.z", ".gz", ".bz2", ".xz", ".zst")
+_NO_COLUMNS = ColumnNames()
 
 
-def open_source(spec: str, *, limits: ImageLimits, cache: Path) -> Iterator[SourceItem]:
+def open_source(
+    spec: str, *, limits: ImageLimits, cache: Path, columns: ColumnNames = _NO_COLUMNS
+) -> Iterator[SourceItem]:
     """Return the files of the source called `spec`, lazily, sorted by name (a named data set: in its own order).
 
-    cache: where downloads are kept. Files that cannot be used come as items with a `problem`. Raises
-    ConfigurationError, before anything is read, for a source that does not exist or is of no known kind.
+    cache: where downloads are kept. columns: what a list calls its columns. Files that cannot be used come as items
+    with a `problem`. Raises ConfigurationError, before anything is read, for a source that does not exist, is of no
+    known kind, or is given columns and is no list.
     """
-    if spec == "fashion-mnist":
-        return fashion_mnist_items(cache)
-    if spec == "digits":
-        return digits_items()
-    if spec.startswith(_TORCHVISION):
-        return torchvision_items(spec.removeprefix(_TORCHVISION), cache)
+    entries = list_source(spec, limits=limits, cache=cache, columns=columns)
+    return (entry.item() for entry in entries)
+
+
+def list_source(
+    spec: str, *, limits: ImageLimits, cache: Path, columns: ColumnNames = _NO_COLUMNS, fetch: bool = True
+) -> Iterator[SourceEntry]:
+    """Return the files of a source as `open_source` does, listed and not read.
+
+    fetch: whether a named data set that is not on this machine is downloaded; without, it is a DataError.
+    """
+    named = _named(spec, cache, fetch)
+    if named is not None:
+        _refuse_columns(columns, spec)
+        return named
     if "://" not in spec or spec.startswith(("file://", "local://")):
-        return _open_local(spec, limits)
-    return _open_remote(spec, limits)
+        return _list_local(spec, limits, columns)
+    return _list_remote(spec, limits, columns)
 
 
-def _open_local(spec: str, limits: ImageLimits) -> Iterator[SourceItem]:
+def _named(spec: str, cache: Path, fetch: bool) -> Iterator[SourceEntry] | None:
+    if spec == "fashion-mnist":
+        return fashion_mnist_entries(cache, fetch=fetch)
+    if spec == "digits":
+        return digits_entries()
+    if spec.startswith(_TORCHVISION):
+        return torchvision_entries(spec.removeprefix(_TORCHVISION), cache, fetch=fetch)
+    return None
+
+
+def _list_local(spec: str, limits: ImageLimits, columns: ColumnNames) -> Iterator[SourceEntry]:
     if not spec or "\x00" in spec:
         raise ConfigurationError(f"source {spec!r} is not a path; {_ACCEPTED}")
     path = Path(spec.partition("://")[2] if "://" in spec else spec).expanduser()
     if path.is_dir():
-        return read_local_folder(path, limits)
+        return folder_entries(LocalFolder(path), path.resolve().name, limits, ArchiveLimits(), columns)
     if not path.is_file():
         raise ConfigurationError(f"source {spec!r} does not exist; {_ACCEPTED}")
-    if path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        return _local_archive(path, limits)
-    if path.name.lower().endswith(TABLE_SUFFIXES):
-        return _local_table(path, limits)
-    if path.name.lower().endswith(IMAGE_SUFFIXES):
-        content, problem = read_local_file(path.resolve(), limits.max_bytes)
-        return iter([SourceItem(printable(path.name), content, problem=problem)])
-    raise ConfigurationError(f"source {spec!r} is of no known kind; {_ACCEPTED}")
+    if is_archive(path.name):
+        return _local_archive(path, limits, columns)
+    if path.name.lower().endswith(LIST_SUFFIXES):
+        return _local_list(path, limits, columns)
+    if looks_like_image(path.name):
+        _refuse_columns(columns, spec)
+        return _local_image(path, limits)
+    raise _unknown_kind(spec)
 
 
-def _local_archive(path: Path, limits: ImageLimits) -> Iterator[SourceItem]:
+def _local_archive(path: Path, limits: ImageLimits, columns: ColumnNames) -> Iterator[SourceEntry]:
     with path.open("rb") as file:
-        yield from read_archive(file, path.name, limits, ArchiveLimits())
+        yield from archive_entries(file, path.name, limits, ArchiveLimits(), columns)
 
 
-def _local_table(path: Path, limits: ImageLimits) -> Iterator[SourceItem]:
-    folder = path.resolve().parent
+def _local_list(path: Path, limits: ImageLimits, columns: ColumnNames) -> Iterator[SourceEntry]:
+    with path.open("rb") as file:
+        images = read_list(file, path.name, columns)
+    yield from listed_entries(images, path.name, LocalFilesBeside(path.parent, limits.max_bytes))
 
-    def read_file(relative: str) -> tuple[bytes, str | None]:
-        target = folder / relative
-        if os.path.realpath(target) != str(target):  # a link on the way could lead out of the folder
-            return b"", "symlink"
+
+def _local_image(path: Path, limits: ImageLimits) -> Iterator[SourceEntry]:
+    target = path.resolve()
+
+    def read() -> Content:
         return read_local_file(target, limits.max_bytes)
 
-    with path.open("rb") as file:
-        yield from read_table(file, path.name, read_file)
+    yield SourceEntry(printable(path.name), read, look=lambda: look_at_local_file(target, limits.max_bytes))
 
 
-def _open_remote(spec: str, limits: ImageLimits) -> Iterator[SourceItem]:
-    import fsspec
-
+def _list_remote(spec: str, limits: ImageLimits, columns: ColumnNames) -> Iterator[SourceEntry]:
     try:
-        filesystem, root = fsspec.core.url_to_fs(spec)
-    except (ValueError, ImportError) as error:
-        raise ConfigurationError(f"source {spec!r} cannot be opened: {error}; {_ACCEPTED}") from error
-    try:
-        if filesystem.isdir(root):
-            return _guarded(read_remote_folder(filesystem, root, limits), spec)
-        if not filesystem.isfile(root):
-            raise ConfigurationError(f"source {spec!r} does not exist; {_ACCEPTED}")
-    except OSError as error:
-        raise DataError(f"source {spec!r} cannot be reached: {error}") from error
-    name = root.rpartition("/")[2]
-    if name.lower().endswith((*ARCHIVE_SUFFIXES, *TABLE_SUFFIXES)):
-        return _guarded(_remote_file(filesystem, root, name, limits), spec)
-    if name.lower().endswith(IMAGE_SUFFIXES):
-        content, problem = read_remote_file(filesystem, root, limits.max_bytes)
-        return iter([SourceItem(printable(name), content, problem=problem)])
-    raise ConfigurationError(f"source {spec!r} is of no known kind; {_ACCEPTED}")
+        remote = Remote(spec)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{error}; {_ACCEPTED}") from error
+    name = remote.path.rstrip("/").rpartition("/")[2]
+    known = is_archive(name) or name.lower().endswith((*LIST_SUFFIXES, *IMAGE_SUFFIXES))
+    # Asked in this order since over HTTP whether something is a folder is found out by fetching it.
+    if not (known and remote.is_file(remote.root)):
+        if remote.path == remote.root and remote.is_folder(remote.root):  # none has a query
+            return folder_entries(RemoteFolder(remote, remote.root), name, limits, ArchiveLimits(), columns)
+        if not remote.is_file(remote.root):
+            raise ConfigurationError(f"source {remote.url!r} does not exist; {_ACCEPTED}")
+        raise _unknown_kind(remote.url)
+    if is_archive(name):
+        return _remote_archive(remote, name, limits, columns)
+    if name.lower().endswith(LIST_SUFFIXES):
+        return _remote_list(remote, name, limits, columns)
+    _refuse_columns(columns, remote.url)
+    return iter([SourceEntry(printable(name), lambda: remote.read(remote.root, limits.max_bytes))])
 
 
-def _remote_file(filesystem: Any, root: str, name: str, limits: ImageLimits) -> Iterator[SourceItem]:
-    folder = root.rpartition("/")[0]
-
-    def read_file(relative: str) -> tuple[bytes, str | None]:
-        return read_remote_file(filesystem, f"{folder}/{relative}", limits.max_bytes)
-
-    with filesystem.open(root, "rb") as file:
-        if name.lower().endswith(ARCHIVE_SUFFIXES):
-            yield from read_archive(cast("BinaryIO", file), name, limits, ArchiveLimits())
-        else:
-            yield from read_table(cast("BinaryIO", file), name, read_file)
+def _remote_archive(remote: Remote, name: str, limits: ImageLimits, columns: ColumnNames) -> Iterator[SourceEntry]:
+    with remote.open(remote.root) as file:
+        yield from archive_entries(file, name, limits, ArchiveLimits(), columns)
 
 
-def _guarded(items: Iterator[SourceItem], spec: str) -> Iterator[SourceItem]:
-    try:
-        yield from items
-    except OSError as error:
-        raise DataError(f"source {spec!r} broke off: {error}; run it again") from error
+def _remote_list(remote: Remote, name: str, limits: ImageLimits, columns: ColumnNames) -> Iterator[SourceEntry]:
+    with remote.open(remote.root) as file:
+        images = read_list(file, name, columns)
+    beside = RemoteFilesBeside(remote, remote.path.rpartition("/")[0], limits.max_bytes)
+    yield from listed_entries(images, name, beside)
+
+
+def _refuse_columns(columns: ColumnNames, spec: str) -> None:
+    if columns.given():
+        raise ConfigurationError(f"source {spec!r} is no list; --column is for the columns of a list")
+
+
+def _unknown_kind(spec: str) -> ConfigurationError:
+    hint = "unpack it first; " if spec.lower().endswith(_UNSUPPORTED) else ""
+    return ConfigurationError(f"source {spec!r} is of no known kind; {hint}{_ACCEPTED}")

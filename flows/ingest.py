@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
@@ -36,10 +37,10 @@ def ingest(
 
 
 @flow(name="audit", log_prints=False)
-def audit(workspace: str, limit: int = 20, at: datetime | None = None) -> dict[str, Any]:
-    """Return the worst label suspects of the current dataset version."""
+def audit(workspace: str, limit: int = 20, at: datetime | None = None, page: str | None = None) -> dict[str, Any]:
+    """Return what is most doubted in the current dataset version; `page`: where it is shown with pictures."""
     with opened(workspace) as services, exclusive_clone(services, "audit") as clone:
         commit_audit(clone, before=True)
         run_stage("audit", str(clone.root))
         commit_audit(clone, before=False)
-        return audit_summary(services, clone, limit=limit, now=moment(at))
+        return audit_summary(services, clone, limit=limit, page=None if page is None else Path(page), now=moment(at))

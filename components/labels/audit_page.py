@@ -10,6 +10,7 @@ from typing import Any
 from components.labels.findings import CONFLICT, LABEL, Finding
 from components.labels.image_issues import IMAGE_ISSUES
 
+PAGE_FILE = "audit.html"
 MOST_SHOWN = 240
 MOST_CLASSES = 40
 KINDS = {LABEL: "label", CONFLICT: "near-duplicates", **{kind: kind.replace("_", " ") for kind in IMAGE_ISSUES}}

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from components.data.described import read_descriptors
 from components.data.manifest import RowIndex
-from components.labels.audit_page import Shown, write_audit_page
+from components.labels.audit_page import PAGE_FILE, Shown, write_audit_page
 from components.labels.conflicts import find_conflicts
 from components.labels.findings import Audited, ranked, write_findings
 from components.labels.image_issues import find_image_issues
@@ -30,7 +30,6 @@ NEXT_TO_NOTHING = 1e-3
 """Weight of a label that is out of date where the audit's models learn: those images are to be judged, too."""
 
 
-PAGE_FILE = "audit.html"
 _POLICY_WORDS = {
     "keep": "Training learns doubted labels as they are.",
     "down-weight": "Training lets doubted labels that nobody has confirmed count less.",

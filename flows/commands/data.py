@@ -85,31 +85,49 @@ def _preview_lines(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-@click.command(epilog="Example: perennial audit --json")
-@click.option("--limit", default=20, show_default=True, help="How many suspects to show, worst first.")
+@click.command(epilog="Example: perennial audit --html audit.html")
+@click.option("--limit", default=20, show_default=True, help="How many findings to show, worst first.")
+@click.option(
+    "--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Where to put them with pictures."
+)
 @verb
 @at_option
-def audit(root: Path, as_json: bool, now: datetime, limit: int) -> None:
-    """Find label issues of the current dataset version with cleanlab, from out-of-fold probabilities."""
+def audit(root: Path, as_json: bool, now: datetime, limit: int, page: Path | None) -> None:
+    """Find labels that are hard to believe and images that look wrong in the current dataset version.
+
+    Labels are held against models that did not see their image (cleanlab), images against what is usual (cleanvision),
+    near-duplicates against each other's labels.
+    """
     workspace = prepare_flows(root)
     from flows.ingest import audit as flow
 
-    result = flow(workspace, limit, now)
+    result = flow(workspace, limit, now, None if page is None else str(page.absolute()))
     from components.data.ingestion.class_history import shown_name
 
-    named = [[shown_name(s[side], result["display"]) for side in ("given", "likely")] for s in result["suspects"]]
-    rows = [(s["image_id"][:12], *n, f"{s['score']:.3f}") for s, n in zip(result["suspects"], named, strict=True)]
+    display = result["display"]
+    rows = [
+        (
+            f["image_id"][:12],
+            f["kind"],
+            shown_name(f["given"], display),
+            shown_name(f["likely"] or "", display),
+            f["words"],
+        )
+        for f in result["findings"]
+    ]
     emit(
         result,
         as_json,
-        [_headline(result),
-         table(("image", "given", "likely", "score"), rows)],
-    )  # fmt: skip
+        [_headline(result), table(("image", "finding", "given", "likely", ""), rows), *([str(page)] if page else [])],
+    )
 
 
 def _headline(result: dict[str, Any]) -> str:
     metrics = result["metrics"]
-    return f"{metrics['suspects']} suspects in {metrics['images']} images of {result['dataset_version']}"
+    return (
+        f"{metrics['suspects']} suspects in {metrics['images']} images of {result['dataset_version']}, "
+        f"{metrics['findings']} findings in all"
+    )
 
 
 VERBS = (ingest, audit)

@@ -12,6 +12,7 @@ from components.data.sources.item import printable
 from flows.commands.options import at_option, emit, prepare_flows, table, verb
 
 _SHOWN = 20
+_COUNTED = ("added", "duplicates", "near_duplicates", "near_conflicts", "corrected", "quarantined", "held")
 
 
 @click.command(epilog="Example: perennial ingest list.csv --column path=filename --column label=species --dry-run")
@@ -41,7 +42,7 @@ def ingest(
     from flows.ingest import ingest as flow
 
     result = flow(workspace, source, list(add_classes), now, list(columns))
-    rows = [(key, result[key]) for key in ("added", "duplicates", "corrected", "quarantined", "held")]
+    rows = [(key, result[key]) for key in _COUNTED]
     lines = [
         f"{result['dataset_version'] or 'nothing changed'}: {len(result['classes'])} classes",
         table(("", ""), rows),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from components.data import manifest as manifest_module
+from components.data import shards
 from components.data.ingestion.ingest import IngestReport, ingest
 from components.data.isolation import IsolatedDecoder
 from components.data.manifest import Manifest
@@ -322,6 +323,62 @@ def test_groups_that_share_an_image_within_one_ingest_take_one_split(root: Path)
 
     assert (report.added, report.duplicates) == (20, 20)
     assert len({row_of(root, 1000 + n)["split"] for n in range(20)}) == 1
+
+
+def picture(number: int, scale: int = 1) -> bytes:
+    """A picture with shapes; `scale` makes the same one larger, in other bytes."""
+    small = np.random.default_rng(number).integers(0, 256, (6, 6), dtype=np.uint8)
+    return encode_png(np.kron(small, np.ones((4 * scale, 4 * scale), np.uint8)))
+
+
+def pictures(numbers: range, scale: int = 1, labels: str = "ab") -> list[SourceItem]:
+    return [SourceItem(f"{n}-{scale}.png", picture(n, scale), labels[n % len(labels)]) for n in numbers]
+
+
+def by_name(root: Path) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in stored(root).table.to_pylist()}
+
+
+def test_near_duplicates_share_a_group_and_a_split(tmp_path: Path) -> None:
+    report = run(tmp_path, [*pictures(range(60)), *pictures(range(30), 2)])
+    rows = by_name(tmp_path)
+
+    assert (report.added, report.near_duplicates, report.near_conflicts) == (90, 60, 0)
+    for n in range(60):
+        assert n >= 30 or rows[f"{n}-1.png"]["group_id"] == rows[f"{n}-2.png"]["group_id"]
+        assert n >= 30 or rows[f"{n}-1.png"]["split"] == rows[f"{n}-2.png"]["split"]
+    assert len({row["group_id"] for row in rows.values()}) == 60
+    assert len({row["split"] for row in rows.values()}) == 3
+
+
+def test_a_newcomer_joins_the_group_of_the_stored_image_it_looks_like(tmp_path: Path) -> None:
+    run(tmp_path, pictures(range(60)))
+    before = by_name(tmp_path)
+    report = run(tmp_path, pictures(range(30), 2, labels="ba"))
+    rows = by_name(tmp_path)
+    frozen = [n for n in range(30) if before[f"{n}-1.png"]["split"] == "frozen_test"]
+
+    assert (report.near_duplicates, report.near_conflicts) == (30, 30)
+    assert report.held == len(frozen) > 0
+    for n in range(30):
+        twin, newcomer = before[f"{n}-1.png"], rows[f"{n}-2.png"]
+        assert rows[f"{n}-1.png"] == twin
+        if n in frozen:
+            assert (newcomer["state"], newcomer["split"]) == ("held", None)
+        else:
+            assert (newcomer["group_id"], newcomer["split"]) == (twin["group_id"], twin["split"])
+
+
+def test_shards_from_before_descriptors_are_searched_too(tmp_path: Path) -> None:
+    run(tmp_path, pictures(range(20)))
+    manifest, images = stored(tmp_path), tmp_path / "data/images"
+    (shard,) = manifest.table["shard"].unique().to_pylist()
+    reader = ShardReader(images)
+    ids = reader.column(shard, "image_id").to_pylist()
+    shards.write_shard(images, [(image_id, reader.read(shard, row)) for row, image_id in enumerate(ids)], shard)
+    report = run(tmp_path, pictures(range(10), 2))
+
+    assert report.near_duplicates == 10
 
 
 def test_an_image_that_joins_two_splits_is_held_with_its_pixels(root: Path) -> None:

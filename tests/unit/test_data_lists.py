@@ -283,7 +283,7 @@ def test_a_row_is_looked_at_without_being_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_a_folder_with_a_metadata_list_is_read_by_it(tmp_path: Path, kind: str) -> None:
-    put(tmp_path, "1.png", "sub/2.png", "unnamed.png")
+    put(tmp_path, "1.png", "sub/2.png", "sub/unnamed.png")
     rows = [{"file_name": "sub/2.png", "label": "dog"}, {"file_name": "1.png", "label": "cat"}]
     write(tmp_path, kind, *rows, {"file_name": "none.png", "label": "cat"}, name="metadata")
 
@@ -291,7 +291,7 @@ def test_a_folder_with_a_metadata_list_is_read_by_it(tmp_path: Path, kind: str) 
         ("1.png", "cat", None),
         ("none.png", "cat", "missing-file"),
         ("sub/2.png", "dog", None),
-        ("unnamed.png", None, None),
+        ("sub/unnamed.png", None, None),
     ]
 
 

@@ -188,6 +188,13 @@ def test_caps_are_shared_by_the_whole_tree(tmp_path: Path, caps: ArchiveLimits) 
         read_folder(tmp_path, caps)
 
 
+def test_what_is_opened_twice_counts_once() -> None:
+    nested = tar_of({"a.zip": zip_of({"1.png": PNG, "2.png": PNG}), "b.tar.gz": gzip.compress(tar_of({"3.png": PNG}))})
+    caps = ArchiveLimits(max_entries=5, max_total_bytes=20_000)  # of which the inner tar's blocks are 10,240
+
+    assert [item.name for item in read(nested, "in.tar", caps)] == ["a.zip/1.png", "a.zip/2.png", "b.tar.gz/3.png"]
+
+
 def test_what_a_tree_unpacks_is_bounded_by_what_the_outermost_archive_has_packed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

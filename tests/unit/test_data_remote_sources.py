@@ -18,7 +18,7 @@ import pytest
 from components.data.decode import ImageLimits
 from components.data.png import encode_png
 from components.data.sources.opening import SourceItem, list_source, open_source
-from components.data.sources.remote import without_credentials
+from components.data.sources.remote import Remote, without_credentials
 from components.errors import ConfigurationError, DataError
 
 LIMITS = ImageLimits(max_bytes=10_000, max_pixels=10_000, min_side=4)
@@ -274,6 +274,20 @@ def test_a_server_that_is_not_there_is_one_line() -> None:
         items_of(f"http://someone:{SECRET}@127.0.0.1:1/x?signature={SECRET}")
     with pytest.raises(DataError, match=r"source 'http://127.0.0.1:1/x.zip' cannot be reached"):
         items_of("http://127.0.0.1:1/x.zip")
+
+
+def test_a_reason_that_repeats_a_credential_is_told_without_it() -> None:
+    remote = Remote(f"http://someone:{SECRET}@127.0.0.1:1/x?token=a%2Fb%2Fc")
+
+    def ask() -> None:
+        raise OSError(f"{SECRET} may not read\n http://someone:{SECRET}@127.0.0.1:1/x, token a/b/c")
+
+    with pytest.raises(DataError) as told:
+        remote.asked("cannot be reached", ask)
+    assert str(told.value) == (
+        "source 'http://127.0.0.1:1/x' cannot be reached: *** may not read http://127.0.0.1:1/x, "
+        "token ***; run it again"
+    )
 
 
 def test_one_file_that_is_forbidden_costs_no_other(serve: Callable[..., tuple[str, Any]], s3: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,21 +127,25 @@ class Manifest:
         pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP, version="2.6")
 
 
-def find_rows(path: Path, image_ids: Collection[str]) -> dict[str, Row]:
+def find_rows(
+    path: Path, image_ids: Collection[str], columns: Sequence[str] = tuple(MANIFEST_SCHEMA.names)
+) -> dict[str, Row]:
     """Return the rows of a stored manifest that are about these images, by image id; others have none.
 
-    Rows lie in the order of their ids, so only the parts of the file that may hold one are read. Raises IntegrityError
-    if it is damaged.
+    Rows lie in the order of their ids, so only the parts of the file that may hold one are read, and of these only
+    `columns`. Raises IntegrityError if it is damaged.
     """
-    wanted, found = sorted(set(image_ids)), {}
+    wanted = sorted(set(image_ids))
+    found: dict[str, Row] = {}
     with _reading(path) as file:
         for group, low, high in _bounds(file):
             some = wanted[bisect_left(wanted, low) : bisect_right(wanted, high)]
             if some:
                 ids = file.read_row_group(group, ["image_id"])["image_id"]
                 places = pc.index_in(pa.array(some), ids).drop_null()
-                rows = file.read_row_group(group).take(places).to_pylist() if len(places) else []
-                found.update({row["image_id"]: row for row in rows})
+                if len(places):
+                    there = file.read_row_group(group, list(columns)).take(places).to_pylist()
+                    found.update(zip(ids.take(places).to_pylist(), there, strict=True))
     return found
 
 

@@ -16,6 +16,8 @@ from components.errors import DataError, ServiceError
 from components.records import require_utc
 
 TAGS = "refs/tags/data/"
+TOLD = ("state", "reason", "label", "label_origin", "split", "shard")
+"""What may differ from version to version. Names and groups stay, and are most of what a manifest weighs."""
 _FIELDS = "%(refname:short)%09%(objectname)%09%(*objectname)%09%(creatordate:iso-strict)%09%(contents:subject)"
 _NAME = re.compile(r"^(?:- |  )md5: ([0-9a-f]{32}(?:\.dir)?)$", re.MULTILINE)
 
@@ -75,14 +77,14 @@ def file_at(repository: Path, revision: str, path: str) -> str | None:
 def rows_through_time(
     objects: DataObjects, versions: Sequence[KeptVersion], image_ids: Collection[str]
 ) -> Iterator[tuple[KeptVersion, dict[str, dict[str, Any]]]]:
-    """Yield each version with its manifest's rows about these images, by image id.
+    """Yield each version with its manifest's rows about these images, by image id: of their cells those in TOLD.
 
     A manifest that several versions share is read once. Raises DataError where a manifest is nowhere to be had.
     """
     read: dict[str, dict[str, dict[str, Any]]] = {}
     for version in versions:
         if version.manifest not in read:
-            read[version.manifest] = find_rows(objects.file(version.manifest), image_ids)
+            read[version.manifest] = find_rows(objects.file(version.manifest), image_ids, TOLD)
         yield version, read[version.manifest]
 
 

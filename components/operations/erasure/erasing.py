@@ -129,6 +129,14 @@ def _ids(file: Path) -> list[str]:
     return [] if column is None else list(column.to_pylist())
 
 
+def _ids_of(objects: DataObjects, name: str) -> list[str]:
+    try:
+        return _ids(objects.file(name))
+    except IntegrityError as error:  # nothing is restored from damage, or from half of an upload
+        logger.warning("%s; it is removed unread", error)
+        return []
+
+
 def _require_followed(images: Path, shards: Sequence[str]) -> None:
     left = [name for name in shards if (images / name).exists()]
     if left:
@@ -142,7 +150,7 @@ def _require_rest_is_safe(
     objects: DataObjects, newest: KeptVersion, there: Collection[str], image_ids: Collection[str]
 ) -> None:
     """Raise IntegrityError unless the newest version's pushed shards hold every other image of what is to go."""
-    others = {image_id for name in there for image_id in _ids(objects.file(name))}.difference(image_ids)
+    others = {image_id for name in there for image_id in _ids_of(objects, name)}.difference(image_ids)
     known = find_rows(objects.file(newest.manifest), others)  # what a killed command left may be in no version at all
     now = [row for row in known.values() if row["shard"] is not None]
     files = objects.folder(newest.images) if newest.images else {}

@@ -64,6 +64,7 @@ def image_lineages(services: Services, past: Past, image_ids: Sequence[str]) -> 
     """
     database = services.database
     through_time, models = past.rows(image_ids), champions.models(database)[::-1]
+    now = find_rows(past.objects.file(past.newest.manifest), image_ids) if past.versions else {}
     noted = recalls.recalled(database, image_ids)
     predictions, tasks = (
         _by_image(lineage.predictions_of(database, image_ids)),
@@ -78,7 +79,7 @@ def image_lineages(services: Services, past: Past, image_ids: Sequence[str]) -> 
             "kind": "image",
             "image_id": image_id,
             "recalled": asdict(noted[image_id]) if image_id in noted else None,
-            "data": list(rows.values())[-1] if rows else None,
+            "data": now.get(image_id),  # no manifest ever loses a row
             "dataset_versions": _held(rows),
             "models": _models_that_met(models, rows),
             "predictions": [asdict(one) for one in predictions[image_id]],

@@ -9,10 +9,13 @@ import sys
 import click
 
 from components.errors import PerennialError
-from flows.commands import backtest, classes, data, labels, loop, models, workspaces
+from flows.commands import backtest, classes, data, labels, lineage, loop, models, workspaces
 from flows.interrupt import hear_interrupts
 
-VERBS = (*workspaces.VERBS, *data.VERBS, *classes.VERBS, *models.VERBS, *labels.VERBS, *backtest.VERBS, *loop.VERBS)
+VERBS = (
+    *workspaces.VERBS, *data.VERBS, *classes.VERBS, *models.VERBS, *labels.VERBS, *backtest.VERBS, *lineage.VERBS,
+    *loop.VERBS,
+)  # fmt: skip
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,8 @@ MANIFEST_SCHEMA = pa.schema(
 )
 SPLITS = ("train", "validation", "test", "frozen_test", "golden")
 STATES = ("active", "quarantined", "held", "recalled")
+
+Row = dict[str, Any]
 
 _ID_CHARACTERS = 64
 _CLASSES_KEY = b"perennial.classes"
@@ -74,9 +78,7 @@ class Manifest:
         except FileNotFoundError as error:
             raise DataError(f"{path} does not exist; `perennial ingest SOURCE` makes it") from error
         except (pa.ArrowException, OSError) as error:
-            raise IntegrityError(
-                f"{path} cannot be read ({' '.join(str(error).split())}); restore it with `dvc checkout`"
-            ) from error
+            raise _damaged(path, error) from error
         stored = (schema.metadata or {}).get(_CLASSES_KEY)
         if stored is None or not schema.remove_metadata().equals(MANIFEST_SCHEMA):
             raise DataError(f"{path} is not a manifest of this version: it has columns {', '.join(schema.names)}")
@@ -125,6 +127,61 @@ class Manifest:
         pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP, version="2.6")
 
 
+def find_rows(
+    path: Path, image_ids: Collection[str], columns: Sequence[str] = tuple(MANIFEST_SCHEMA.names)
+) -> dict[str, Row]:
+    """Return the rows of a stored manifest that are about these images, by image id; others have none.
+
+    Rows lie in the order of their ids, so only the parts of the file that may hold one are read, and of these only
+    `columns`. Raises IntegrityError if it is damaged.
+    """
+    wanted = sorted(set(image_ids))
+    found: dict[str, Row] = {}
+    with _reading(path) as file:
+        for group, low, high in _bounds(file):
+            some = wanted[bisect_left(wanted, low) : bisect_right(wanted, high)]
+            if some:
+                ids = file.read_row_group(group, ["image_id"])["image_id"]
+                places = pc.index_in(pa.array(some), ids).drop_null()
+                if len(places):
+                    there = file.read_row_group(group, list(columns)).take(places).to_pylist()
+                    found.update(zip(ids.take(places).to_pylist(), there, strict=True))
+    return found
+
+
+def ids_from(path: Path, prefix: str, most: int) -> list[str]:
+    """Return up to `most` image ids of a stored manifest that begin with `prefix`. Raises IntegrityError likewise."""
+    found: list[str] = []
+    with _reading(path) as file:
+        for group, low, high in _bounds(file):
+            if low[: len(prefix)] <= prefix <= high[: len(prefix)]:
+                ids = file.read_row_group(group, ["image_id"])["image_id"]
+                found += ids.filter(pc.starts_with(ids, prefix)).to_pylist()
+    return found[:most]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _bounds(file: pq.ParquetFile) -> Iterator[tuple[int, str, str]]:
+    """Yield the number of each part of the file with its smallest and its largest image id."""
+    column = file.schema_arrow.get_field_index("image_id")
+    for group in range(file.num_row_groups):
+        known = file.metadata.row_group(group).column(column).statistics
+        yield (group, known.min, known.max) if known is not None and known.has_min_max else (group, "", "g")
+
+
+def _damaged(path: Path, error: Exception) -> IntegrityError:
+    said = " ".join(str(error).split())
+    return IntegrityError(f"{path} cannot be read ({said}); restore it with `dvc checkout`")
+
+
 class RowIndex:
     """Which row of a manifest's table (sorted by image id) holds an image: 64 bytes an image, shared with the table."""
 
@@ -144,6 +201,13 @@ def without(rows: pa.Table, image_ids: Collection[str]) -> pa.Table:
     if not image_ids:
         return rows
     return rows.filter(pc.invert(pc.is_in(rows["image_id"], pa.array(sorted(image_ids), pa.string()))))
+
+
+def with_shards_changed(rows: pa.Table, shards: Collection[str], change: Callable[[Row], Row]) -> pa.Table:
+    """Return manifest rows, those that lie in one of `shards` as `change` makes them, the others untouched."""
+    inside = pc.is_in(rows["shard"], pa.array(sorted(shards), pa.string())).combine_chunks()
+    changed = [change(row) for row in rows.filter(inside).to_pylist()]
+    return pa.concat_tables([rows.filter(pc.invert(inside)), pa.Table.from_pylist(changed, MANIFEST_SCHEMA)])
 
 
 def _known(names: tuple[str, ...], known: tuple[str, ...], what: str) -> None:

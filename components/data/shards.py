@@ -80,6 +80,8 @@ class ShardReader:
     def read_verified(self, shard: str, row: int, image_id: str) -> bytes:
         """Return the bytes in `row` of `shard`, whose SHA-256 is `image_id`. Raises IntegrityError if it is not."""
         content = self.read(shard, row)
+        if not content:
+            raise IntegrityError(f"image {image_id}, row {row} of shard {shard}, was recalled; its bytes are erased")
         found = hashlib.sha256(content).hexdigest()
         if found != image_id:
             raise IntegrityError(

@@ -20,7 +20,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
+from components.data.erasure.following import OldVersion, paths_of, record_of, wants
 from components.data.git import commit_all, git, is_clean
+from components.data.history.kept import file_at
 from components.data.leftovers import end_processes_in
 from components.errors import BusyError, ConflictError, DataError, RefusedError, ServiceError
 
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 EMBEDDED_REMOTE = "../.perennial/dvc-remote"
 REMOTE = 'remote "store"'
 TAG_PREFIX = "data/"
+PAST_PREFIX = "past-"
 
 
 def dvc_environment() -> dict[str, str]:
@@ -140,21 +143,29 @@ def working_clone(*, origin: str, state: Path, name: str) -> Iterator[WorkspaceC
 def past_checkout(*, origin: str, state: Path, commit: str, targets: Sequence[str]) -> Iterator[Path]:
     """Yield a folder with the workspace as of `commit` and `targets`, its .dvc files or stages' outputs, to read from.
 
-    No lock is needed: it is a clone of its own, and nothing of it is published. Raises ServiceError where the commit or
-    an output cannot be had.
+    No lock is needed: it is a clone of its own, and nothing of it is published. Images that were erased since are
+    recalled in its manifest. Raises ServiceError where the commit or an output cannot be had.
     """
     state.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="past-", dir=state) as temporary:
+    with tempfile.TemporaryDirectory(prefix=PAST_PREFIX, dir=state) as temporary:
         root = Path(temporary) / "workspace"
         git("clone", "--quiet", "--no-checkout", origin, str(root), cwd=state)
         git("checkout", "--quiet", "--detach", commit, cwd=root)
         configure_dvc(root, state)
-        # Apart: of .dvc files and outputs in one call, DVC 3.67 silently leaves the files of the .dvc files out.
-        files = [target for target in targets if target.endswith(".dvc")]
-        for some in (files, [target for target in targets if target not in files]):
-            if some:
-                dvc("pull", *some, cwd=root)
+        _pull_past(root, targets)
         yield root
+
+
+def _pull_past(root: Path, targets: Sequence[str]) -> tuple[str, ...]:
+    """Bring `targets` of an old commit; return the ids of the images that were erased since."""
+    of_dataset = wants(targets, paths_of(root))
+    old = OldVersion.prepare(root) if of_dataset else None
+    # Apart: of .dvc files and outputs in one call, DVC 3.67 silently leaves the files of the .dvc files out.
+    files = [target for target in targets if target.endswith(".dvc")]
+    for some in (files, [target for target in targets if target not in files]):
+        if some:
+            dvc("pull", *some, cwd=root)
+    return old.finish() if old is not None else ()
 
 
 def dataset_tags(root: Path) -> list[str]:
@@ -199,16 +210,34 @@ def fast_forward(visible: Path, origin: str) -> bool:
     return True
 
 
-def restore_dataset(root: Path, tag: str, targets: Mapping[str, Path]) -> None:
+def restore_dataset(root: Path, tag: str, targets: Mapping[str, Path]) -> tuple[str, ...]:
     """Write the dataset version `tag` out: `targets` maps a versioned path to where it goes.
 
-    Raises DataError for an unknown tag. The checked-out version of `root` stays as it is.
+    It comes as it was, byte for byte; where images were erased since, without them, and their ids are returned. Raises
+    DataError for an unknown tag. The checked-out version of `root` stays as it is.
     """
     known = dataset_tags(root)
     if tag not in known:
         raise DataError(f"dataset version {tag!r} is unknown; known: {', '.join(known) or 'none'}")
+    paths = paths_of(root)
+    if wants(list(targets), paths) and file_at(root, "HEAD", record_of(paths)) is not None:
+        return _restore_past(root, tag, targets)
     for path, destination in targets.items():
         dvc("get", "--rev", tag, "--out", str(destination), str(root), path, cwd=root)
+    return ()
+
+
+def _restore_past(root: Path, tag: str, targets: Mapping[str, Path]) -> tuple[str, ...]:
+    with tempfile.TemporaryDirectory(prefix=PAST_PREFIX, dir=root / ".dvc") as temporary:
+        clone = Path(temporary) / "workspace"
+        git("clone", "--quiet", "--no-checkout", str(root), str(clone), cwd=root)
+        git("checkout", "--quiet", "--detach", tag, cwd=clone)
+        shutil.copyfile(root / ".dvc" / "config.local", clone / ".dvc" / "config.local")
+        gone = _pull_past(clone, [f"{path}.dvc" for path in targets])
+        for path, destination in targets.items():
+            copy = shutil.copytree if (clone / path).is_dir() else shutil.copyfile
+            copy(clone / path, destination)  # a copy: what lies in the clone are links to DVC's cache
+    return gone
 
 
 def reproduce(root: Path, stage: str, echo: TextIO) -> None:

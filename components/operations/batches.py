@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from contextlib import closing
 from datetime import datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +17,7 @@ from components.operations.services import Services
 from components.records import ScoredChunk, SetAside, require_utc
 from components.scoring.batch import score
 from components.scoring.pieces import survey
-from components.store import champions, predictions, reading
+from components.store import champions, predictions, reading, recalls
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def score_items(
         results = score(
             reopen(), predictor, services.limits, params=services.workspace.params.score, store=services.images,
             batch_id=batch.id, month=batch.month, done=done,
+            recalled=partial(recalls.recalled_among, services.database),
         )  # fmt: skip
         with closing(results):
             new_rows = sum(_write(services, batch, result) for result in results)

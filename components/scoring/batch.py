@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from components.params import Score
 
 Clock = Callable[[], float]
+Recalled = Callable[[Sequence[str]], Collection[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ def score(
     batch_id: str,
     month: date,
     done: Collection[int] = frozenset(),
+    recalled: Recalled = lambda _: (),
     clock: Clock = time.perf_counter,
 ) -> Generator[ScoredChunk | list[SetAside], None, None]:
     """Yield a batch's predictions, one ScoredChunk per `params.chunk_rows` items, each after the list of its refusals.
@@ -85,14 +87,18 @@ def score(
     An item's number is its place in `items`, whose order must be the same in every run; a chunk is all numbers with
     the same `number // chunk_rows`, so a repeated run makes the same chunks and shards. Chunks wholly in `done` are
     not decoded again. The accepted images lie in `store` before their chunk is yielded. `latency_ms` is the mean time
-    an image spent in decoding and inference. Close the generator (`contextlib.closing`) to stop its threads early.
+    an image spent in decoding and inference. recalled: given image ids, returns those that are not to be scored; it is
+    asked just before they would be decoded, from any thread. Close the generator (`contextlib.closing`) to stop its
+    threads early.
 
     Raises whatever `items` raises, and DataError where the model answers with NaN.
     """
     workers = params.workers or available_cores()
     stop = threading.Event()
     pieces = read_batch(items, batch_size=params.batch_size, chunk_rows=params.chunk_rows, done=done)
-    work = partial(_score_piece, predictor=predictor, limits=limits, clock=clock, turns=DecodingTurns())
+    work = partial(
+        _score_piece, predictor=predictor, limits=limits, recalled=recalled, clock=clock, turns=DecodingTurns()
+    )
     with ThreadPoolExecutor(workers, thread_name_prefix="score") as pool:
         scored = ordered_map(pool, work, read_ahead(pieces, workers, "read"), workers + 1)
         name_shard = partial(shard_name, month, batch_id)
@@ -131,7 +137,7 @@ def _chunks(
 
 
 def _score_piece(
-    piece: Piece, predictor: Predictor, limits: ImageLimits, clock: Clock, turns: DecodingTurns
+    piece: Piece, predictor: Predictor, limits: ImageLimits, recalled: Recalled, clock: Clock, turns: DecodingTurns
 ) -> _Scored:
     """Decode a piece and ask the model; its pixels are gone when it is done."""
     refused: list[SetAside] = []
@@ -141,6 +147,17 @@ def _score_piece(
             readable.append((number, item))
         else:
             refused.append(SetAside(number, printable(item.name), item.problem, "its source could not hand it over"))
+    ids = [hashlib.sha256(item.content).hexdigest() for _, item in readable]
+    unwanted = recalled(ids)
+    if unwanted:
+        said = "this image was recalled; it is not scored"
+        kept = [place for place, image_id in enumerate(ids) if image_id not in unwanted]
+        refused += [
+            SetAside(number, printable(item.name), "recalled", said)
+            for (number, item), image_id in zip(readable, ids, strict=True)
+            if image_id in unwanted
+        ]
+        readable, ids = [readable[place] for place in kept], [ids[place] for place in kept]
     contents = [item.content for _, item in readable]
     with turns.turn(contents):
         started = clock()
@@ -157,7 +174,7 @@ def _score_piece(
         chunk=piece.chunk,
         item_no=tuple(number for number, _ in accepted),
         name=tuple(printable(item.name) for _, item in accepted),
-        image_id=tuple(hashlib.sha256(item.content).hexdigest() for _, item in accepted),
+        image_id=tuple(ids[place] for place in prepared.accepted),
         content=tuple(item.content for _, item in accepted),
         logits=logits,
         probabilities=probabilities,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import date
 
 from components.data.shards import ShardReader, write_shard
@@ -54,6 +54,43 @@ class ImageStore:
         if image_id is None:
             return self._reader.read(_checked(shard), row)
         return self._reader.read_verified(_checked(shard), row, image_id)
+
+    def holds(self, shard: str) -> bool:
+        """Return whether a shard is still stored."""
+        import fsspec
+
+        system, path = fsspec.core.url_to_fs(f"{self.url.rstrip('/')}/{_checked(shard)}")
+        return bool(system.exists(path))
+
+    def shards_of(self, month: date, batch_id: str) -> list[str]:
+        """Return the shards that a batch has stored so far, whether rows name them or not."""
+        import fsspec
+
+        first = shard_name(month, batch_id, 0)
+        pattern = first.removesuffix("00000.arrow")
+        system, folder = fsspec.core.url_to_fs(f"{self.url.rstrip('/')}/{month:%Y-%m}")
+        if not system.exists(folder):
+            return []
+        names = (f"{month:%Y-%m}/{str(entry).rsplit('/', 1)[-1]}" for entry in system.ls(folder, detail=False))
+        return sorted(name for name in names if re.fullmatch(rf"{re.escape(pattern)}\d{{5,}}\.arrow", name))
+
+    def erase(self, shard: str, image_ids: Collection[str]) -> int:
+        """Write a shard anew with nothing in the place of these images; return how many lost their bytes.
+
+        Every other row keeps its number, so whatever names it goes on finding it. A shard that is gone has none.
+        Raises ServiceError where the store cannot be written; then the shard is as it was.
+        """
+        if not self.holds(shard):
+            return 0
+        reader = ShardReader(self.url)
+        ids = reader.column(shard, "image_id")
+        there = [] if ids is None else ids.to_pylist()
+        doomed = {row for row, image_id in enumerate(there) if image_id in image_ids and reader.read(shard, row)}
+        if doomed:
+            rows = ((name, b"" if row in doomed else reader.read(shard, row)) for row, name in enumerate(there))
+            self.put(shard, rows)
+            self._reader = ShardReader(self.url)  # the old one may hold the old shard open
+        return len(doomed)
 
     def months(self) -> list[date]:
         """Return the first days of the months that hold shards, oldest first."""

@@ -180,7 +180,9 @@ def _settle(connection: Connection, task_ids: list[int], settle: Settle, now: da
     if not task_ids:
         return
     given: dict[int, list[tuple[str, str]]] = defaultdict(list)
-    found = connection.execute(_LOCK, {"ids": task_ids}).all()
+    locked = connection.execute(_LOCK, {"ids": task_ids}).all()
+    # About a recalled image: the answer, given on an older list, is kept and settles nothing.
+    found = [row for row in locked if row.state != "withdrawn"]
     lists = class_lists(connection, (row.class_list_id for row in found))
     for task_id, annotator, answer in connection.execute(_GIVEN, {"ids": task_ids}):
         given[task_id].append((annotator, answer))

@@ -82,7 +82,7 @@ Allocation = Callable[[StratumCounts], "NDArray[np.int64]"]
 
 
 class Response(NamedTuple):
-    """How far a draw is answered: tasks with a verdict or in adjudication, tasks drawn, and when."""
+    """How far a draw is answered: tasks with a verdict, in adjudication or withdrawn, tasks drawn, and when."""
 
     answered: int
     drawn: int

@@ -1,4 +1,4 @@
-"""Reading predictions back: one batch's outcome, and bounded samples of a window."""
+"""Reading predictions back: one batch's outcome, and bounded samples of a window, recalled images left out."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ LEFT JOIN label_task t ON t.queue = 'accuracy' AND t.window_name = :window AND t
 LEFT JOIN class_list c ON c.id = t.class_list_id
 WHERE p.month BETWEEN :first_month AND :last_month AND NOT p.shadow AND p.model_version = :version
     AND b.scored_at >= :start AND b.scored_at < :end
+    AND NOT EXISTS (SELECT 1 FROM recalled_image r WHERE r.image_id = p.image_id)
 ORDER BY coalesce(t.settled_answer <> c.classes[t.predicted + 1], FALSE) DESC, p.u, p.batch_number, p.item_no
 LIMIT :limit
 """
@@ -45,6 +46,7 @@ FROM prediction p
 JOIN batch b ON b.number = p.batch_number
 JOIN image_shard s ON s.id = p.shard_id
 WHERE p.month BETWEEN :first_month AND :last_month AND NOT p.shadow AND b.scored_at >= :start AND b.scored_at < :end
+    AND NOT EXISTS (SELECT 1 FROM recalled_image r WHERE r.image_id = p.image_id)
 ORDER BY p.u, p.batch_number, p.item_no
 LIMIT :limit
 """
@@ -59,6 +61,7 @@ JOIN model_version m ON m.version = p.model_version
 JOIN class_list c ON c.id = m.class_list_id
 WHERE p.month BETWEEN :first_month AND :last_month AND NOT p.shadow AND b.scored_at >= :start AND b.scored_at < :end
     AND (CAST(:version AS integer) IS NULL OR p.model_version = :version)
+    AND NOT EXISTS (SELECT 1 FROM recalled_image r WHERE r.image_id = p.image_id)
 ORDER BY p.u, p.batch_number, p.item_no
 LIMIT :limit
 """

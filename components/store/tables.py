@@ -397,3 +397,15 @@ alert = Table(
     _has("times", Integer),
     _may("recovered_at", MOMENT),
 )
+
+recalled_image = Table(
+    "recalled_image",
+    METADATA,
+    _key("image_id", Text),
+    _has("reason", Text),
+    _has("actor", Text),
+    _has("recalled_at", MOMENT),
+    _may("dataset_version", Text),
+    _may("purged_in", Text),
+    _may("erased_at", MOMENT),
+)

@@ -31,7 +31,7 @@ HEAVIEST = {
 DESIGNED = {
     "init", "doctor", "up", "down", "ingest", "audit", "retrain", "promote", "reject", "rollback", "history",
     "label draw", "label queue", "label import", "label export", "plan-labels", "reference show", "reference reset",
-    "score", "monitor", "serve", "demo", "backtest", "explain-drift", "advise",
+    "score", "monitor", "serve", "demo", "backtest", "explain-drift", "advise", "lineage", "recall",
     "classes add", "classes rename", "classes merge", "classes split", "classes display",
 }  # fmt: skip
 # These make their workspace: it is their argument, or lies in their --directory.
@@ -133,6 +133,12 @@ def test_help_answers_in_under_half_a_second() -> None:
         ("retrain", "--no-such-option"),
         ("retrain", "--scheduled", "--force", "--reason", "x"),
         ("history", "--limit", "x"),
+        ("lineage",),
+        ("recall",),
+        ("recall", "3f9ac02be81d", "--apply"),
+        ("recall", "3f9ac02be81d", "--purge"),
+        ("recall", "3f9ac02be81d", "--apply", "--reason", "x", "--purge-history"),
+        ("recall", "3f9ac02be81d", "--apply", "--reason", "x", "--purge", "--purge-history"),
     ],
     ids=" ".join,
 )

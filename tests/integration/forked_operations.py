@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -31,7 +32,54 @@ def monitor(services: Services, job: Job) -> Any:
     return monitor_window(services, job["window"], now=datetime.fromisoformat(job["at"]))
 
 
-OPERATIONS: dict[str, Callable[[Services, Job], Any]] = {"score": score, "monitor": monitor}
+def erase(services: Services, job: Job) -> Any:
+    """Recall an image and erase it; `die_before` names the step that the process does not live to see."""
+    from components.operations.erasure import erasing, recall
+
+    if job.get("die_before"):
+        kill_before(job["die_before"])
+    now = datetime.fromisoformat(job["at"])
+    told = {"actor": "ann", "reason": "asked for", "now": now}
+    recall.recall(services, [job["image_id"]], purge=True, **told)
+    return erasing.erase(services, [job["image_id"]], **told)
+
+
+def kill_before(step: str) -> None:
+    from components.data import versions
+    from components.data.erasure import rewriting
+    from components.data.history.objects import DataObjects
+    from components.data.manifest import Manifest
+    from components.operations import ingestion
+    from components.operations.erasure import erasing
+    from components.scoring.images import ImageStore
+    from components.store import recalls
+
+    owner, name = {
+        "tasks are withdrawn": (recalls, "recall"),
+        "a shard is written": (rewriting, "write_shard"),
+        "the manifest is written": (Manifest, "write"),
+        "the version is committed": (versions.WorkspaceClone, "commit_dataset"),
+        "the data is pushed": (versions.WorkspaceClone, "publish"),
+        "the commit is pushed": (versions, "git"),
+        "the visible folder follows": (ingestion, "fast_forward"),
+        "versions are noted": (recalls, "set_recalled_in"),
+        "pictures are emptied": (ImageStore, "erase"),
+        "pages are removed": (erasing, "_remove_pages"),
+        "the remote is emptied": (DataObjects, "remove_from_remote"),
+        "the cache is emptied": (DataObjects, "remove_from_cache"),
+        "the end is noted": (recalls, "set_erased"),
+    }[step]
+    real = getattr(owner, name)
+
+    def deadly(*arguments: Any, **named: Any) -> Any:
+        if name != "git" or arguments[0] == "push":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **named)
+
+    setattr(owner, name, deadly)
+
+
+OPERATIONS: dict[str, Callable[[Services, Job], Any]] = {"score": score, "monitor": monitor, "erase": erase}
 
 
 def start(job: Job, gate: tuple[int, int]) -> int:

@@ -12,7 +12,7 @@ import pytest
 from components.data.decode import ImageLimits
 from components.data.png import encode_png
 from components.data.sources.item import SourceItem
-from components.errors import DataError, ServiceError
+from components.errors import DataError, IntegrityError, ServiceError
 from components.model.artifact import ModelSpec
 from components.model.predictor import energy
 from components.model.preprocess import PreprocessSpec
@@ -130,6 +130,19 @@ def test_hostile_files_are_set_aside_with_their_rule_and_the_batch_goes_on(store
     assert all(isinstance(aside, SetAside) and aside.detail for aside in refused)
     assert chunk.item_no.tolist() == [0, 5, 6, 7, 8]
     assert store.get(chunk.shard, 1, chunk.image_id[1]) == items[5].content
+
+
+def test_a_recalled_image_is_set_aside_and_its_pixels_are_not_stored(store):
+    items = images(9)
+    gone = {hashlib.sha256(items[n].content).hexdigest() for n in (2, 4, 5, 6, 7)}  # the second piece has no other
+    model = BrightnessModel()
+    refused, chunk = run(items, store, model, recalled=gone.intersection)
+    assert [(aside.item_no, aside.reason) for aside in refused] == [(n, "recalled") for n in (2, 4, 5, 6, 7)]
+    assert chunk.item_no.tolist() == [0, 1, 3, 8]
+    for row, number in enumerate(chunk.item_no):
+        assert store.get(chunk.shard, row, chunk.image_id[row]) == items[number].content
+    with pytest.raises(IntegrityError, match="has 4 rows"):
+        store.get(chunk.shard, 4)
 
 
 def test_a_chunk_of_refused_files_alone_makes_no_shard(store):

@@ -79,3 +79,31 @@ def test_a_shard_name_we_did_not_make_is_refused(shard, tmp_path):
         store.get(shard, 0)
     with pytest.raises(IntegrityError, match="no such file"):
         store.put(shard, [row(b"one")])
+
+
+def test_an_erased_image_leaves_every_other_in_its_row(url):
+    store = ImageStore(url)
+    shard = shard_name(OCTOBER, "batch", 0)
+    rows = [row(content) for content in (b"one", b"two", b"one", b"three")]  # the same image twice
+    store.put(shard, rows)
+    store.get(shard, 0)
+    assert store.erase(shard, {rows[0][0], "f" * 64}) == 2
+    assert [store.get(shard, n, rows[n][0]) for n in (1, 3)] == [b"two", b"three"]
+    for gone in (0, 2):
+        with pytest.raises(IntegrityError, match="was recalled; its bytes are erased"):
+            store.get(shard, gone, rows[gone][0])
+    assert store.erase(shard, {rows[0][0]}) == 0
+    assert ImageStore(url).get(shard, 3) == b"three"
+    assert store.erase(shard_name(OCTOBER, "batch", 1), {rows[0][0]}) == 0
+
+
+def test_the_shards_of_a_batch_are_told_from_those_of_its_namesakes(url):
+    store = ImageStore(url)
+    assert store.shards_of(OCTOBER, "batch") == []
+    for batch, chunk in (("batch", 0), ("batch", 123456), ("batch-00001", 0), ("batc", 0), ("a/b", 1)):
+        store.put(shard_name(OCTOBER, batch, chunk), [row(b"one")])
+    assert store.shards_of(OCTOBER, "batch") == [shard_name(OCTOBER, "batch", n) for n in (0, 123456)]
+    assert store.shards_of(OCTOBER, "a/b") == [shard_name(OCTOBER, "a/b", 1)]
+    assert store.shards_of(NOVEMBER, "batch") == []
+    assert store.holds(shard_name(OCTOBER, "batch", 0))
+    assert not store.holds(shard_name(OCTOBER, "batch", 1))

@@ -1,0 +1,1 @@
+"""Older dataset versions: which there are, what their manifests say, and the objects DVC keeps of them."""

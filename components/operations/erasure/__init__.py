@@ -1,0 +1,1 @@
+"""Recall of images: what it touches, marking them, and erasing their bytes."""

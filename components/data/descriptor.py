@@ -21,17 +21,17 @@ COLOUR_CELLS = 4
 DESCRIPTOR_BYTES = CELLS**2 + 2 * COLOUR_CELLS**2 + 1
 
 SQUARED_WEIGHTS: NDArray[np.int64] = np.repeat([1, 4, 2], [CELLS**2, 2 * COLOUR_CELLS**2, 1])
-"""(DESCRIPTOR_BYTES,): what a squared difference of each byte counts. A cell of colour covers nine of luma."""
+"""(DESCRIPTOR_BYTES,): what a squared difference of each byte counts. A cell of colour covers nine of luma but counts
+four times as much: JPEG keeps colour worst."""
 
 LEAST_CONTRAST = 8.0
-"""Grey levels. Paler images are not stretched further: what is left in them is noise, and one blank sheet is another."""
+"""Grey levels. Paler images are not stretched further: what is left in them is noise; all blank sheets are one."""
 
 LEVELS_PER_CONTRAST = 32
 """Bytes' steps for a difference of one contrast, so four contrasts to either side of the mean are told apart."""
 
 _WORKED_ON = 4 * CELLS  # pixels a side, at least, before cells are cut exactly: large images are averaged to it first
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as in JPEG
-_CB, _CR = 0.564, 0.713
+_SHARE = CELLS // COLOUR_CELLS
 
 FloatArray = NDArray[np.float32]
 
@@ -40,34 +40,29 @@ def descriptor(image: Image.Image) -> NDArray[np.uint8]:
     """Return what a decoded image looks like, (DESCRIPTOR_BYTES,): luma cells row by row, Cb, Cr, mean luma.
 
     image: mode "L" or "RGB", of any size. A grey image gives the same in either mode. Luma and colour bytes are 128 +
-    LEVELS_PER_CONTRAST × (cell - mean luma, or Cb, or Cr) / contrast, clipped; the contrast is the root of the cells'
-    variances in luma, Cb and Cr together, at least LEAST_CONTRAST.
+    LEVELS_PER_CONTRAST × (cell's luma less the mean, or Cb, or Cr) / contrast, clipped; the contrast is the root of
+    the cells' variances in luma, Cb and Cr together, at least LEAST_CONTRAST.
     """
-    factors = (max(1, image.width // _WORKED_ON), max(1, image.height // _WORKED_ON))
-    small = image.reduce(factors) if max(factors) > 1 else image
-    pixels = np.asarray(small).astype(np.float32)
-    if pixels.ndim == 3:
-        pixels = pixels.transpose(2, 0, 1)
-    rows, columns = _cells(image.height, factors[1]), _cells(image.width, factors[0])
-    cells: FloatArray = rows @ pixels @ columns.T  # (12, 12) or (3, 12, 12)
-    if cells.ndim == 2:
-        return _bytes(cells, None)
-    luma = np.tensordot(_LUMA, cells, 1)
-    return _bytes(luma, np.stack([(cells[2] - luma) * _CB, (cells[0] - luma) * _CR]))
-
-
-def _bytes(luma: FloatArray, colour: FloatArray | None) -> NDArray[np.uint8]:
-    """Return the descriptor of luma cells, (12, 12), and Cb and Cr cells, (2, 12, 12), or None where all are 0."""
-    mean = luma.sum() / luma.size
-    around = (luma - mean).ravel()
-    variance = (around @ around) / around.size
+    across, down = max(1, image.width // _WORKED_ON), max(1, image.height // _WORKED_ON)
+    small = image.reduce((across, down)) if max(across, down) > 1 else image
+    pixels: FloatArray = np.asarray(small).astype(np.float32)
+    rows, columns = _cells(image.height, down), _cells(image.width, across)
     levels = np.zeros(DESCRIPTOR_BYTES, np.float32)
-    levels[: luma.size] = around
+    colour: FloatArray | None = None
+    if pixels.ndim == 2:
+        luma = rows @ pixels @ columns.T
+    else:
+        red, green, blue = rows @ pixels.transpose(2, 0, 1) @ columns.T
+        luma = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601, as in JPEG
+        colour = np.stack([(blue - luma) * 0.564, (red - luma) * 0.713])
+        levels[luma.size : -1] = colour.reshape(2, COLOUR_CELLS, _SHARE, COLOUR_CELLS, _SHARE).mean((2, 4)).ravel()
+    mean = luma.sum() / luma.size
+    around = levels[: luma.size]
+    np.subtract(luma.ravel(), mean, out=around)
+    variance = float(around @ around) / luma.size
     if colour is not None:
-        variance += colour.var(axis=(1, 2)).sum()
-        share = CELLS // COLOUR_CELLS
-        levels[luma.size : -1] = colour.reshape(2, COLOUR_CELLS, share, COLOUR_CELLS, share).mean((2, 4)).ravel()
-    levels *= LEVELS_PER_CONTRAST / max(LEAST_CONTRAST, float(variance) ** 0.5)
+        variance += float(colour.var(axis=(1, 2)).sum())
+    levels *= LEVELS_PER_CONTRAST / max(LEAST_CONTRAST, variance**0.5)
     levels += 128
     levels[-1] = mean
     return np.rint(levels).clip(0, 255).astype(np.uint8)
@@ -86,4 +81,5 @@ def _cells(length: int, factor: int) -> FloatArray:
     offsets = (edges - middles).clip(-1, 1)
     below = np.where(offsets < 0, (1 + offsets) ** 2 / 2, 1 - (1 - offsets) ** 2 / 2)
     weights = np.diff(below, axis=1)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    whole: FloatArray = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return whole

@@ -27,9 +27,7 @@ joins them."""
 
 _DIRECTIONS = 12  # more leave fewer candidates, but slow the search down in crowds
 _SAMPLED = 10_000  # descriptors from which the directions are found
-_GLANCE = (
-    3.0  # how much too far the candidates of an image with too many of them may be, in parts of the right distance
-)
+_GLANCE = 1.0  # in crowds, the candidates may be this part farther away than the nearest ones
 _ROWS = 8192  # projected or looked up at a time
 _PAIRS = 16_384  # compared whole at a time
 _MOST_KEPT = 1_000_000  # pairs in memory before they are reduced to a forest
@@ -163,8 +161,8 @@ def _candidates(
     for start in range(0, len(asked), _ROWS):
         here = asked[start : start + _ROWS]
         search = partial(tree.query, k=MOST_CANDIDATES + 1, distance_upper_bound=reach, workers=workers)
-        distances, found = search(projected[here], eps=_GLANCE)  # in a crowd eighty times as fast as the exact search
-        sparse = np.isinf(distances[:, -1])
+        distances, found = search(projected[here], eps=_GLANCE)  # far faster than exactly, in crowds
+        sparse = np.isinf(distances[:, -1])  # no crowd, so every candidate is wanted
         distances[sparse], found[sparse] = search(projected[here[sparse]])
         valid = np.isfinite(distances)
         full = int(valid[:, -1].sum())

@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from components.data.descriptor import DESCRIPTOR_BYTES, SQUARED_WEIGHTS, descriptor
 from components.data.ingestion import near_duplicates
 from components.data.ingestion.near_duplicates import MOST_CANDIDATES, NEAR, NearPairs, near_pairs
-from components.data.sources.datasets import digits_items
+from components.data.sources.datasets import digits_entries
 from components.data.sources.fashion_mnist import SYSTEM_FOLDER, read_idx_folder
 from components.errors import DataError
 
@@ -206,7 +206,7 @@ def recalls(images: list[Image.Image], each: int) -> tuple[dict[str, float], flo
 
 
 def test_copies_of_real_digits_are_found_and_other_digits_are_not_taken_for_them():
-    images = [Image.open(io.BytesIO(item.content)).convert("L").resize((32, 32)) for item in digits_items()]
+    images = [Image.open(io.BytesIO(entry.read()[0])).convert("L").resize((32, 32)) for entry in digits_entries()]
     recall, wrong = recalls(images, 100)
     assert min(recall.values()) >= 0.95, recall
     assert wrong <= 0.005

@@ -170,6 +170,8 @@ def growth(images: np.ndarray) -> list[Row]:
     for before, after, size in zip(runs, runs[1:], SIZES[1:], strict=False):
         ratio = after["seconds"] / before["seconds"]
         rows.append(at_most(f"seconds, {size:,} over a tenth of it (quadratic: 100)", ratio, 60))
+        ratio = after["megabytes"] / before["megabytes"]
+        rows.append(at_most(f"megabytes, {size:,} over a tenth of it (linear: 10)", ratio, 10))
     return rows
 
 

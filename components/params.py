@@ -72,7 +72,9 @@ class Data(Section):
     min_side: Positive = 4
     decode_seconds: Positive = 10
     decode_bytes: Annotated[int, Field(ge=512 * 1024**2)] = 2_560 * 1024**2
+    near_distance: Annotated[float, Field(ge=0, le=200)] = 20.0
     shard_bytes: Annotated[int, Field(ge=65_536)] = 67_108_864
+    licence: Annotated[str, Field(max_length=500)] = ""
 
 
 class Preprocess(Section):

@@ -28,14 +28,15 @@ class Conflicts:
         return {"images": self.images, "conflicts": len(self.first)}
 
 
-def find_conflicts(descriptors: NDArray[np.uint8], labels: NDArray[np.integer]) -> Conflicts:
+def find_conflicts(descriptors: NDArray[np.uint8], labels: NDArray[np.integer], within: float = NEAR) -> Conflicts:
     """Return which of the images contradict a near-duplicate.
 
-    descriptors: (N, DESCRIPTOR_BYTES). labels: (N,) class indices. Of each group of near-duplicates, the pairs that
+    descriptors: (N, DESCRIPTOR_BYTES). labels: (N,) class indices. within: the largest distance of near-duplicates; 0:
+    there are none. Of each group of near-duplicates, the pairs that
     join it are looked at, nearest first, not every pair.
     """
-    pairs = near_pairs(descriptors, descriptors[:0])
+    pairs = near_pairs(descriptors if within else descriptors[:0], descriptors[:0], within=within)
     differ = labels[pairs.first] != labels[pairs.second]
     images = len(np.unique(np.concatenate([pairs.first, pairs.second])))
-    likeness = 1 - pairs.distance[differ] / NEAR
+    likeness = 1 - pairs.distance[differ] / (within or 1)
     return Conflicts(images, pairs.first[differ], pairs.second[differ], likeness)

@@ -16,6 +16,7 @@ from components.data.sources.columns import ColumnNames
 from components.data.sources.opening import SourceItem, open_source
 from components.data.sources.remote import without_credentials
 from components.data.versions import WorkspaceClone, fast_forward, latest_dataset, working_clone
+from components.dataset_card.advice import advice
 from components.errors import ConfigurationError
 from components.operations.services import Services
 from components.operations.workspace import PACKAGE, template_folder
@@ -72,17 +73,28 @@ def ingest_items(
         clone.pull(*paths)
         _require_free(add_classes, clone.root / params.paths.manifest)
         report = ingest(items, root=clone.root, params=params, source=source, add_classes=add_classes)
+        told = _advice(clone.root / params.paths.manifest, params)
         version = None
         if report.changed:
             version = clone.commit_dataset(paths, f"Ingest {report.added} images from {Path(source).name}", now)
             clone.publish()
-    result = {**report.as_json(), "dataset_version": version}
+    result = {**report.as_json(), "dataset_version": version, "advice": told}
     record(
         services.database, kind="ingest", actor="ingest", action="added" if version else "none", now=now,
         reason=f"{report.added} images from {source}" if version else f"nothing new in {source}",
         evidence={key: value for key, value in result.items() if key != "set_aside"},
     )  # fmt: skip
     return result
+
+
+def _advice(manifest: Path, params: Params) -> list[str]:
+    """Return what to think of the dataset's volume and balance."""
+    if not manifest.exists():
+        return []
+    stored = Manifest.read(manifest)
+    learnt = stored.counts().get("train", {})
+    training = {name: learnt.get(name, 0) for name in stored.classes}
+    return advice(training, pretrained=params.train.pretrained != "none")
 
 
 def _require_free(names: Sequence[str], manifest: Path) -> None:

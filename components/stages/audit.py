@@ -59,7 +59,8 @@ def run(params: Params) -> None:
     write_stale(folder, stale)
     audited = Audited(image_ids, labels, classes)
     looks = find_image_issues(DecodedImages(stored, learning.rows))
-    alike = find_conflicts(read_descriptors(stored.reader, learning.rows, stored.limits), labels)
+    descriptors = read_descriptors(stored.reader, learning.rows, stored.limits)
+    alike = find_conflicts(descriptors, labels, params.data.near_distance)
     findings = ranked(
         [
             *audited.of_labels(issues),

@@ -1,4 +1,4 @@
-"""Verbs about data: ingest, audit."""
+"""Verbs about data: ingest, audit, card."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def ingest(
     if result["set_aside"]:
         shown = [(item["name"], item["reason"], item["detail"]) for item in result["set_aside"][:20]]
         lines += ["", "set aside:", table(("file", "reason", "detail"), shown)]
+    lines += ["", *result["advice"]] if result["advice"] else []
     emit(result, as_json, lines)
 
 
@@ -131,4 +132,26 @@ def _headline(result: dict[str, Any]) -> str:
     )
 
 
-VERBS = (ingest, audit)
+@click.command(epilog="Example: perennial card --html card.html")
+@click.option("--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="A page with pictures of it.")
+@verb
+def card(root: Path, as_json: bool, page: Path | None) -> None:
+    """Show what the dataset holds: classes, splits, sources, sizes, licence, known issues, and what it lacks."""
+    from components.operations.dataset_card import dataset_card
+    from components.operations.workspace import open_workspace
+    from components.settings import Settings
+
+    facts = dataset_card(open_workspace(root, Settings.from_environment()), page)
+    splits = list(facts["splits"])
+    shown = sorted(facts["classes"], key=lambda row: -sum(row[split] for split in splits))[:_SHOWN]
+    lines = [
+        f"{facts['version'] or 'no version'}: {facts['images']} images of {len(facts['classes'])} classes",
+        table(("class", *splits), [(printable(row["name"]), *(row[split] for split in splits)) for row in shown]),
+    ]
+    if len(facts["classes"]) > len(shown):
+        lines.append(f"and {len(facts['classes']) - len(shown)} classes more")
+    lines += ["", *facts["advice"]] if facts["advice"] else []
+    emit(facts, as_json, [*lines, *([str(page)] if page else [])])
+
+
+VERBS = (ingest, audit, card)

@@ -106,7 +106,7 @@ def ingest(
         intake = Intake(manifest, None if finding else classes, buffer, source, production)
         _take_all(intake, items, decoder or IsolatedDecoder.of(params.data), close=decoder is None)
         buffer.flush()
-        near = link_near_duplicates(intake, images, ImageLimits.of(params.data))
+        near = link_near_duplicates(intake, images, ImageLimits.of(params.data), params.data.near_distance)
         if finding:
             classes = tuple(sorted({*classes, *intake.usable_labels()}))
         kind = "first" if first else "production" if production else "later"

@@ -22,13 +22,14 @@ class NearDuplicates:
     conflicts: int
 
 
-def link_near_duplicates(intake: Intake, images: Path, limits: ImageLimits) -> NearDuplicates:
+def link_near_duplicates(intake: Intake, images: Path, limits: ImageLimits, within: float) -> NearDuplicates:
     """Join the groups of new images with those of images, new or stored, that look the same.
 
     images: the folder of shards, with those of this ingest. limits: of images that have to be decoded once more.
+    within: the largest distance of images that look the same; 0: none do.
     """
     new = [arrival for arrival in intake.arrivals.values() if arrival.place is not None]
-    if not new:
+    if not new or within == 0:
         return NearDuplicates(0, 0)
     reader = ShardReader(images)
     shards = [intake.buffer.shards[arrival.place[0]] for arrival in new if arrival.place is not None]
@@ -36,7 +37,7 @@ def link_near_duplicates(intake: Intake, images: Path, limits: ImageLimits) -> N
     arrived = read_descriptors(reader, pa.table({"shard": shards, "row": places}), limits)
     rows = intake.manifest.select()
     stored = read_descriptors(reader, rows.select(["shard", "row"]), limits)
-    pairs = near_pairs(arrived, stored)
+    pairs = near_pairs(arrived, stored, within=within)
     beside = pairs.second[pairs.second >= len(new)] - len(new)
     found = rows.take(pa.array(beside)).select(["group_id", "label"]).to_pydict()
     met = dict(zip(beside.tolist(), zip(found["group_id"], found["label"], strict=True), strict=True))

@@ -15,6 +15,7 @@ from components.data.manifest import Manifest
 from components.data.sources.columns import ColumnNames
 from components.data.sources.opening import SourceItem, open_source
 from components.data.sources.remote import without_credentials
+from components.data.sources.seen import SeenFiles, seen_path
 from components.data.versions import WorkspaceClone, fast_forward, latest_dataset, working_clone
 from components.dataset_card.advice import advice
 from components.errors import ConfigurationError
@@ -59,12 +60,22 @@ def ingest_source(
     column or class; then nothing was changed.
     """
     cache = services.workspace.state / "cache"
-    items = open_source(spec, limits=services.limits, cache=cache, columns=ColumnNames.parse(columns))
-    return ingest_items(services, items, source=without_credentials(spec), add_classes=add_classes, now=now)
+    seen = SeenFiles(seen_path(cache, spec))
+    items = open_source(spec, limits=services.limits, cache=cache, columns=ColumnNames.parse(columns), seen=seen)
+    source = without_credentials(spec)
+    result = ingest_items(services, items, source=source, add_classes=add_classes, seen=seen, now=now)
+    seen.save()
+    return result
 
 
 def ingest_items(
-    services: Services, items: Iterable[SourceItem], *, source: str, add_classes: Sequence[str] = (), now: datetime
+    services: Services,
+    items: Iterable[SourceItem],
+    *,
+    source: str,
+    add_classes: Sequence[str] = (),
+    seen: SeenFiles | None = None,
+    now: datetime,
 ) -> dict[str, Any]:
     """Ingest `items` as one dataset version; the report is as of `ingest_source`."""
     with exclusive_clone(services, "ingest") as clone:
@@ -72,7 +83,7 @@ def ingest_items(
         paths = dataset_paths(params)
         clone.pull(*paths)
         _require_free(add_classes, clone.root / params.paths.manifest)
-        report = ingest(items, root=clone.root, params=params, source=source, add_classes=add_classes)
+        report = ingest(items, root=clone.root, params=params, source=source, add_classes=add_classes, seen=seen)
         told = _advice(clone.root / params.paths.manifest, params)
         version = None
         if report.changed:

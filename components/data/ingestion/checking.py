@@ -46,15 +46,16 @@ def check_items(
 ) -> Iterator[CheckedItem]:
     """Yield every file in its order, with the verdict of the decoder where its bytes are new.
 
-    is_new: asked with an image id before it is decoded; of equal files among those under way the first is decoded.
+    is_new: asked with an image id before it is decoded; of equal files among those under way the first is decoded. A
+    file that came unread, since it was met before, is read where it is new all the same.
     Files without a label are not decoded. Some parts of at most 8 MiB (or one file) are in memory at a time.
     """
     waiting: deque[_Part] = deque()
     under_way: set[str] = set()
-    for part in _parts(items):
+    for part in _parts(items, is_new):
         for place, item in enumerate(part.items):
             usable = item.problem is None and item.label is not None
-            image_id = hashlib.sha256(item.content).hexdigest() if usable else ""
+            image_id = (item.image_id or hashlib.sha256(item.content).hexdigest()) if usable else ""
             part.ids.append(image_id)
             if usable and image_id not in under_way and is_new(image_id):
                 under_way.add(image_id)
@@ -73,9 +74,10 @@ def _finish(part: _Part, under_way: set[str]) -> Iterator[CheckedItem]:
     under_way.difference_update(part.ids[place] for place in part.decoded)
 
 
-def _parts(items: Iterable[SourceItem]) -> Iterator[_Part]:
+def _parts(items: Iterable[SourceItem], is_new: Callable[[str], bool]) -> Iterator[_Part]:
     part, size = _Part(0), 0
-    for number, item in enumerate(items):
+    for number, given in enumerate(items):
+        item = given.again() if given.image_id is not None and is_new(given.image_id) else given
         if len(part.items) >= _PART_FILES or (part.items and size + len(item.content) > _PART_BYTES):
             yield part
             part, size = _Part(number), 0

@@ -23,6 +23,7 @@ from components.data.isolation import IsolatedDecoder
 from components.data.manifest import MANIFEST_SCHEMA, Manifest
 from components.data.shards import SHARD_SUFFIX
 from components.data.sources.item import SourceItem
+from components.data.sources.seen import SeenFiles
 from components.errors import ConfigurationError
 from components.params import Params
 from components.records import SetAside
@@ -83,6 +84,7 @@ def ingest(
     add_classes: Sequence[str] = (),
     production: bool = False,
     decoder: IsolatedDecoder | None = None,
+    seen: SeenFiles | None = None,
 ) -> IngestReport:
     """Add the files of a source to the data below `root`, and return what happened to them.
 
@@ -90,8 +92,9 @@ def ingest(
     consensus, corrected) replace stored ones, except in the frozen test set, and confirm equal ones. A group's stored
     split always wins. The manifest is replaced last and at once: a crash before leaves the old one in force, and the
     same ingest again ends with the same bytes. decoder: of several ingests in a row; without, one is started for this.
-    Raises ConfigurationError, with nothing written, for a label that is not in the class list, an unusable class name,
-    or production labels before there is any other data.
+    seen: told which file held which image; saving it is the caller's. Raises ConfigurationError, with nothing written,
+    for a label that is not in the class list, an unusable class name, or production labels before there is any other
+    data.
     """
     images, path = root / params.paths.images, root / params.paths.manifest
     manifest = Manifest.read(path) if path.exists() else Manifest.empty()
@@ -104,7 +107,7 @@ def ingest(
     with ExitStack() as undo:
         undo.callback(buffer.discard)
         intake = Intake(manifest, None if finding else classes, buffer, source, production)
-        _take_all(intake, items, decoder or IsolatedDecoder.of(params.data), close=decoder is None)
+        _take_all(intake, items, decoder or IsolatedDecoder.of(params.data), seen, close=decoder is None)
         buffer.flush()
         near = link_near_duplicates(intake, images, ImageLimits.of(params.data), params.data.near_distance)
         if finding:
@@ -120,10 +123,14 @@ def ingest(
     return _report(intake, updated, changed, near)
 
 
-def _take_all(intake: Intake, items: Iterable[SourceItem], decoder: IsolatedDecoder, *, close: bool) -> None:
+def _take_all(
+    intake: Intake, items: Iterable[SourceItem], decoder: IsolatedDecoder, seen: SeenFiles | None, *, close: bool
+) -> None:
     try:
         for file in check_items(items, decoder, intake.is_new):
             intake.take(file)
+            if seen is not None and file.item.stamp is not None and file.image_id:
+                seen.note(file.item.stamp, file.image_id)
     finally:
         if close:
             decoder.close()

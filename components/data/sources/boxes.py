@@ -20,12 +20,16 @@ _CHECK_EVERY = 64 * MEBIBYTE
 
 @dataclass(slots=True)
 class Member:
-    """One file of a box. name: as it is written there. size: in bytes, None where unknown. place: the box's own."""
+    """One file of a box. name: as it is written there. size: in bytes, None where unknown. place: the box's own.
+
+    stamp: what tells its state from any other, where a box knows that without reading.
+    """
 
     name: str
     size: int | None
     place: int = 0
     problem: str | None = None
+    stamp: bytes | None = None
 
 
 class Box(Protocol):

@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 from components.data.sources.boxes import Member
 from components.data.sources.caps import DamagedArchive
 from components.data.sources.item import Content, ignored
+from components.data.sources.seen import stamp
 from components.errors import DataError
 
 
@@ -56,10 +57,11 @@ class LocalFolder:
 
 def _member(name: str, entry: os.DirEntry[str]) -> Member:
     try:
-        size, problem = _judged(entry.stat(follow_symlinks=False))
+        status = entry.stat(follow_symlinks=False)
     except OSError:  # it vanished: reading tells
-        size, problem = None, None
-    return Member(name, size, problem=problem)
+        return Member(name, None)
+    size, problem = _judged(status)
+    return Member(name, size, problem=problem, stamp=stamp(name, status))
 
 
 def _judged(status: os.stat_result) -> tuple[int | None, str | None]:

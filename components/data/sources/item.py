@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 Content = tuple[bytes, str | None]
@@ -21,7 +21,8 @@ class SourceItem:
     name: relative, with "/" between parts, printable. label: as given, or None. group: the source's own group.
     label_origin: given | consensus | corrected. window and model_version: of the prediction that people labelled.
     problem: unsafe-path | missing-file | symlink | too-many-bytes | unreadable | nested-archive, and of a list's row
-    empty-path | bad-row | bad-label | bad-time.
+    empty-path | bad-row | bad-label | bad-time. stamp: what tells this state of the file from any other. image_id: of a
+    file that was met before in this state and was therefore not read; `again` reads it.
     """
 
     name: str
@@ -34,6 +35,14 @@ class SourceItem:
     window: str | None = None
     model_version: int | None = None
     problem: str | None = None
+    stamp: bytes | None = None
+    image_id: str | None = None
+    read: Callable[[], Content] | None = None
+
+    def again(self) -> SourceItem:
+        """Return the file, read; only before the next one is taken from the source."""
+        content, problem = self.read() if self.read is not None else (self.content, self.problem)
+        return replace(self, content=content, problem=problem, image_id=None, read=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +61,19 @@ class SourceEntry:
     captured_at: datetime | None = None
     problem: str | None = None
     look: Callable[[], tuple[int | None, str | None]] | None = None
+    stamp: bytes | None = None
 
-    def item(self) -> SourceItem:
-        """Return the file, read."""
-        content, problem = self.read() if self.problem is None else (b"", self.problem)
-        return SourceItem(self.name, content, self.label, self.group, self.captured_at, problem=problem)
+    def item(self, find: Callable[[bytes], str | None] | None = None) -> SourceItem:
+        """Return the file, read, unless `find` knows the image that a file with its stamp held."""
+        image_id = find(self.stamp) if find is not None and self.stamp is not None and self.problem is None else None
+        if image_id is not None:
+            content, problem, read = b"", None, self.read
+        else:
+            (content, problem), read = self.read() if self.problem is None else (b"", self.problem), None
+        return SourceItem(
+            self.name, content, self.label, self.group, self.captured_at,
+            problem=problem, stamp=self.stamp, image_id=image_id, read=read,
+        )  # fmt: skip
 
 
 def nothing_to_read() -> Content:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from components.data.decode import ImageLimits
@@ -15,6 +17,7 @@ from components.data.sources.item import IMAGE_SUFFIXES, Content, SourceEntry, S
 from components.data.sources.listed import LocalFilesBeside, RemoteFilesBeside, listed_entries
 from components.data.sources.lists import LIST_SUFFIXES, read_list
 from components.data.sources.remote import Remote, RemoteFolder
+from components.data.sources.seen import SeenFiles, stamp, stamp_within
 from components.data.sources.tree import archive_entries, folder_entries
 from components.errors import ConfigurationError
 
@@ -30,16 +33,22 @@ _NO_COLUMNS = ColumnNames()
 
 
 def open_source(
-    spec: str, *, limits: ImageLimits, cache: Path, columns: ColumnNames = _NO_COLUMNS
+    spec: str,
+    *,
+    limits: ImageLimits,
+    cache: Path,
+    columns: ColumnNames = _NO_COLUMNS,
+    seen: SeenFiles | None = None,
 ) -> Iterator[SourceItem]:
     """Return the files of the source called `spec`, lazily, sorted by name (a named data set: in its own order).
 
     cache: where downloads are kept. columns: what a list calls its columns. Files that cannot be used come as items
-    with a `problem`. Raises ConfigurationError, before anything is read, for a source that does not exist, is of no
-    known kind, or is given columns and is no list.
+    with a `problem`; those that `seen` knows come unread. Raises ConfigurationError, before anything is read, for a
+    source that does not exist, is of no known kind, or is given columns and is no list.
     """
     entries = list_source(spec, limits=limits, cache=cache, columns=columns)
-    return (entry.item() for entry in entries)
+    find = None if seen is None else seen.find
+    return (entry.item(find) for entry in entries)
 
 
 def list_source(
@@ -88,7 +97,9 @@ def _list_local(spec: str, limits: ImageLimits, columns: ColumnNames) -> Iterato
 
 def _local_archive(path: Path, limits: ImageLimits, columns: ColumnNames) -> Iterator[SourceEntry]:
     with path.open("rb") as file:
-        yield from archive_entries(file, path.name, limits, ArchiveLimits(), columns)
+        outer = stamp(str(path), os.fstat(file.fileno()))
+        for entry in archive_entries(file, path.name, limits, ArchiveLimits(), columns):
+            yield entry if outer is None else replace(entry, stamp=stamp_within(outer, entry.name))
 
 
 def _local_list(path: Path, limits: ImageLimits, columns: ColumnNames) -> Iterator[SourceEntry]:

@@ -156,7 +156,8 @@ class Tree:
             if layout is not None and node.problem != "unsafe-path":
                 label = layout.label(within.of(node.name))
             read = partial(box.read, node, self._limits.max_bytes)
-            yield SourceEntry(printable(shown + node.name), read, node.size, label, problem=node.problem)
+            name = printable(shown + node.name)
+            yield SourceEntry(name, read, node.size, label, problem=node.problem, stamp=node.stamp)
 
     def _by_lists(self, nodes: list[_Node], lists: list[Member], layout: Layout) -> Iterator[SourceEntry]:
         members = {_normal(node.name): node for node in nodes if isinstance(node, Member)}
@@ -183,7 +184,7 @@ class Tree:
         return SourceEntry(
             name_of_row(image, list_name, path), read, None if member is None else member.size,
             image.label if layout is None else layout.label(folder_of(path)), image.group, image.captured_at,
-            problem_of_row(image) or missing,
+            problem_of_row(image) or missing, stamp=None if member is None else member.stamp,
         )  # fmt: skip
 
 

@@ -131,6 +131,28 @@ class Registry(Tracking):
             folder.replace(target)
         return target
 
+    def remove_file(self, run_id: str, path: str) -> bool:
+        """Remove a file of a run, wherever the run's files lie now; return whether it was there."""
+        from mlflow.exceptions import MlflowException
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with self.asking(f"removing {path} of run {run_id}"):
+            try:
+                places = {self.client.get_run(run_id).info.artifact_uri}
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                return False
+            if self.artifact_root is not None:  # the workspace may have been moved, or copied, since
+                places.add(f"{self.artifact_root}/{run_id}/artifacts")
+            found = False
+            for repository in map(get_artifact_repository, sorted(places)):
+                folder = path.rpartition("/")[0] or None
+                if path in {entry.path for entry in repository.list_artifacts(folder)}:
+                    repository.delete_artifacts(path)
+                    found = True
+        return found
+
     def _ensure_model(self) -> None:
         from mlflow.exceptions import MlflowException
 

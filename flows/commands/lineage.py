@@ -129,7 +129,7 @@ def _done(result: dict[str, Any]) -> list[str]:
     lines.append(
         f"removed {len(erased['objects'])} files ({erased['object_bytes']} bytes) of {len(erased['versions'])} older "
         f"versions from DVC's cache and remote, {erased['pictures']} pictures from the image store, "
-        f"{len(erased['pages'])} pages"
+        f"{len(erased['pages']) + erased['audit_pages']} pages that may show them"
     )
     if erased["being_scored"]:
         lines.append(f"being scored: {', '.join(erased['being_scored'])}; run this again when that is finished")

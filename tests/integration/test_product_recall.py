@@ -19,7 +19,7 @@ from PIL import Image
 
 from components.data.manifest import Manifest
 from components.data.shards import ShardReader
-from components.errors import ConfigurationError, DataError, RefusedError
+from components.errors import ConfigurationError, DataError, IntegrityError, RefusedError
 
 if TYPE_CHECKING:
     from components.data.sources.item import SourceItem
@@ -30,6 +30,12 @@ pytestmark = [pytest.mark.xdist_group("workspace"), pytest.mark.timeout(1800), p
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CLASSES = ("a", "b", "c")
+SMALL = {
+    "data": {"shard_bytes": 65536},
+    "preprocess": {"size": 28, "channels": 1},
+    "audit": {"folds": 2, "epochs": 1},
+    "train": {"epochs": 1},
+}
 DAMAGED = b"\x89PNG\r\n\x1a\n and no more of it"
 KILLS = (
     "a shard is written",
@@ -130,13 +136,14 @@ def shelf(
     from components.store import champions
 
     root = tmp_path_factory.mktemp("shelf") / "workspace"
-    init_workspace(root, Settings(), {"data": {"shard_bytes": 65536}, "preprocess": {"size": 28, "channels": 1}})
+    init_workspace(root, Settings(), SMALL)
     try:
         with open_services(root, Settings()) as services:
             bad = SourceItem(name="a/bad.png", content=DAMAGED, label="a")
             ingest_items(services, [*map(item, range(60)), bad], source="first", now=NOW)
             made = ingest_items(services, map(item, range(60, 90)), source="second", now=NOW)
             assert (made["added"], made["dataset_version"]) == (30, "data/2026-11-21-2")
+            audit_now(services)
             model = make_model(1, CLASSES)
             champions.register_model(
                 services.database, replace(model, dataset_version=made["dataset_version"], git_commit=head(root))
@@ -145,6 +152,18 @@ def shelf(
             yield Shelf(root, services)
     finally:
         discard_services(root, Settings())
+
+
+def audit_now(services: Services) -> None:
+    """Run the audit as the flow does: a stage of the graph, its tables and its page with pictures committed."""
+    from components.data.versions import reproduce
+    from components.operations.audit import commit_audit
+    from components.operations.ingestion import exclusive_clone
+
+    with exclusive_clone(services, "audit") as clone:
+        commit_audit(clone, before=True)
+        reproduce(clone.root, "audit", echo=io.StringIO())
+        commit_audit(clone, before=False)
 
 
 def score_some(
@@ -321,7 +340,7 @@ def test_erased_bytes_are_nowhere_and_every_version_still_restores(shelf: Shelf,
     assert shelf.holding(content)  # of older versions
 
     erased = shelf.erase(image_id)
-    assert len(erased["objects"]) == 1
+    assert len(erased["objects"]) - erased["audit_pages"] == 1
     assert erased["pictures"] == 1
     assert erased["being_scored"] == []
     assert shelf.holding(content) == []
@@ -429,6 +448,39 @@ def test_pages_that_may_show_it_go(shelf: Shelf) -> None:
     assert len(list(reports.iterdir())) == 3
 
 
+def test_an_audits_page_that_shows_it_goes_from_data_and_runs(
+    shelf: Shelf, make_model: Callable[..., ModelVersion], git: Callable[..., str]
+) -> None:
+    import pyarrow.parquet as pq
+
+    from components.pages.page import data_uri
+    from components.store import champions
+
+    services, folder = shelf.services, shelf.root / "artifacts" / "audit"
+    if not (folder / "audit.html").exists():  # an earlier test's image was on it
+        audit_now(services)
+    found = pq.read_table(folder / "findings.parquet").to_pylist()
+    image_id = next(row["image_id"] for row in found if row["image_id"] not in shelf.taken)
+    shelf.taken.add(image_id)
+    (content,) = [png(n) for n in range(90) if name_of(png(n)) == image_id]
+    picture = data_uri(Image.open(io.BytesIO(content))).encode()
+    run = services.registry.start_run({})
+    services.registry.log_artifacts(run, folder, "audit")
+    commit = git(shelf.root, "rev-parse", "HEAD")
+    model = replace(make_model(2, CLASSES), run_id=run, git_commit=commit, dataset_version=shelf.tags()[-1])
+    champions.register_model(services.database, model)
+    assert {part for p in shelf.holding(picture) for part in Path(p).parts} >= {"dvc-cache", "dvc-remote", "mlflow"}
+
+    shelf.recall(image_id, purge=True)
+    assert "audit:" not in (shelf.root / "dvc.lock").read_text(encoding="utf-8")
+    erased = shelf.erase(image_id)
+    assert (erased["audit_pages"], erased["models_with_audit_pages"]) == (1, [2])
+    assert shelf.holding(picture) == shelf.holding(content) == []
+    assert [path.name for path in (shelf.root / ".perennial" / "mlflow").rglob("findings.parquet")]
+    again = shelf.erase(image_id)
+    assert (again["objects"], again["audit_pages"], again["models_with_audit_pages"]) == ([], 0, [])
+
+
 def test_nothing_is_removed_while_the_visible_folder_cannot_follow(shelf: Shelf) -> None:
     image_id, content = shelf.take(split="train")
     notes = shelf.root / "notes.txt"
@@ -526,3 +578,31 @@ def _asked(shelf: Shelf) -> list[dict[str, Any]]:
 
     tasks = [*labelling.tasks(shelf.database, "training", None), *labelling.tasks(shelf.database, "accuracy", None)]
     return [{"image_id": task.image_id} for task in tasks]
+
+
+def test_objects_are_found_and_removed_where_the_remote_was_moved_to(tmp_path: Path) -> None:
+    from components.data.history.objects import DataObjects
+    from components.data.versions import configure_dvc, dvc
+    from components.operations.workspace import init_workspace
+    from components.settings import Settings
+
+    workspace = init_workspace(tmp_path / "workspace", Settings())
+    dvc("remote", "modify", "store", "url", str(tmp_path / "elsewhere"), cwd=workspace.root)
+    configure_dvc(workspace.root, workspace.state)
+    objects = DataObjects.of(workspace.root)
+    kept, name = [hashlib.md5(content, usedforsecurity=False).hexdigest() for content in (b"kept", b"gone")]
+    for md5, content in ((kept, b"kept"), (name, b"gone")):
+        place = tmp_path / "elsewhere" / "files" / "md5" / md5[:2] / md5[2:]
+        place.parent.mkdir(parents=True)
+        place.write_bytes(content)
+    assert objects.in_remote([kept, name, "0" * 32]) == {kept: 4, name: 4}
+    assert objects.file(name).read_bytes() == b"gone"  # fetched into the cache
+    objects.remove_from_remote([name, "0" * 32])
+    objects.remove_from_cache([name, "0" * 32])
+    assert (objects.in_remote([kept, name]), objects.in_cache([kept, name])) == ({kept: 4}, {})
+    place = tmp_path / "elsewhere" / "files" / "md5" / kept[:2] / kept[2:]
+    place.write_bytes(b"else")
+    with pytest.raises(IntegrityError, match="holds other bytes"):
+        objects.file(kept)
+    with pytest.raises(DataError, match="neither in"):
+        objects.file(name)

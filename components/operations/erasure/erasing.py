@@ -19,6 +19,7 @@ from components.data.manifest import find_rows
 from components.data.shards import ShardReader
 from components.data.versions import PAST_PREFIX, fast_forward
 from components.errors import ConfigurationError, DataError, IntegrityError, RefusedError, ServiceError
+from components.operations.erasure.audit_pages import pages_showing, remove_from_runs, remove_visible
 from components.operations.erasure.recall import KIND
 from components.operations.ingestion import exclusive_clone
 from components.operations.lineage.past import Past, open_past
@@ -73,22 +74,27 @@ def erase(services: Services, image_ids: Sequence[str], *, actor: str, reason: s
     with exclusive_clone(services, "erase") as clone:
         fast_forward(services.workspace.root, services.workspace.origin)
         past = open_past(services)
-        found = doomed(past, image_ids)
+        found, shown = doomed(past, image_ids), pages_showing(past, image_ids)
         _require_followed(services.workspace.root / past.paths.images, found.shards)
         objects = DataObjects(clone.root, past.objects.cache)
         there = {**objects.in_remote(found.objects), **objects.in_cache(found.objects)}
         _require_rest_is_safe(objects, past.newest, there, image_ids)
+        there |= {**objects.in_remote(shown.pages), **objects.in_cache(shown.pages)}
         pictures = _erase_pixels(services, image_ids)
         pages = _remove_pages(services, image_ids)
+        runs = remove_from_runs(services, past, shown)
+        remove_visible(services.workspace.root, past.paths, shown)
         _remove_left_overs(services.workspace.state, past.paths.images, found.shards)
         objects.remove_from_remote(list(there))
         objects.remove_from_cache(list(there))
-        _require_gone(objects, found.objects, image_ids)
+        _require_gone(objects, [*found.objects, *shown.pages], image_ids)
     result: dict[str, Any] = {
         "objects": sorted(there),
         "object_bytes": sum(there.values()),
         "pictures": pictures,
         "pages": pages,
+        "audit_pages": sum(name in there for name in shown.pages),
+        "models_with_audit_pages": runs,
         "versions": list(found.versions),
         "being_scored": [batch.batch_id for batch in recalls.unfinished_batches(services.database)],
     }

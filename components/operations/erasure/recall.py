@@ -9,6 +9,7 @@ from typing import Any
 from components.data.erasure.rewriting import recall_images
 from components.data.versions import WorkspaceClone
 from components.errors import ConfigurationError
+from components.operations.erasure.audit_pages import forget_page
 from components.operations.erasure.touched import Touched, touched
 from components.operations.ingestion import dataset_paths, exclusive_clone
 from components.operations.lineage.past import open_past
@@ -50,9 +51,13 @@ def _new_version(
     paths = dataset_paths(params)
     clone.pull(*paths)
     done = recall_images(clone.root, params.paths, image_ids, reason, purge=purge)
+    forgotten = purge and forget_page(clone.root, params.paths, image_ids)
+    said = f"Recall {len(image_ids)} images" + (", in no shard any more" if purge else "")
     if done.changed:
-        said = f"Recall {len(image_ids)} images" + (", in no shard any more" if purge else "")
         clone.commit_dataset(paths, said, now)
+    elif forgotten:
+        clone.commit(said)
+    if done.changed or forgotten:
         clone.publish()
     return done.shards
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.errors import DataError
-from components.evaluation.metrics import classification_report
+from components.evaluation.metrics import Answers, classification_report
 from components.monitoring.accuracy import estimate
 from components.monitoring.sampling import allocate
 from components.monitoring.skew import (
@@ -83,7 +83,7 @@ def test_too_few_labels_or_no_common_class_decide_nothing():
 def test_recalls_are_those_of_the_evaluation():
     labels = np.array([0] * 7 + [1] * 3)
     probabilities = np.eye(3)[[0, 0, 0, 0, 0, 1, 2, 1, 1, 0]]
-    report = classification_report(labels, probabilities, ("a", "b", "c"), bootstrap=100)
+    report = classification_report(Answers.of(probabilities, labels), ("a", "b", "c"), bootstrap=100)
     found = OfflineRecall.of_report({"calibration": {"measured_on": "golden"}, "parts": {"golden": report}})
     assert (found.images, found.found) == ((7, 3, 0), (5, 2, 0))
     assert OfflineRecall.from_json(found.as_json()) == found

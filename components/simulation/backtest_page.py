@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from components.data.files import publish, unpublished
+from components.pages import page as pages
 from components.simulation.backtest_charts import full_bar, history_chart, line_kind, years_chart
 from components.simulation.report import page_environment
 from components.simulation.timeline import NARROW, WIDE
@@ -28,6 +28,4 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
         "kinds": [line_kind(result["rules"], place) for place in range(len(result["rules"]))],
     }
     page = page_environment().get_template("backtest.html").render(context)
-    with unpublished(path.parent) as (file, temporary):
-        file.write(page.encode("utf-8", "backslashreplace"))
-        publish(file, temporary, path)
+    pages.write_page(page, path)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
-from components.data.files import publish, unpublished
 from components.errors import DataError
+from components.pages import page as pages
 from components.simulation import story, words
 from components.simulation.charts import labels_chart
 from components.simulation.timeline import NARROW, WIDE, accuracy_chart
@@ -26,37 +24,28 @@ def write_report(months: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]
     if not months:
         raise DataError(f"{path}: there is no month to report; run the scenario for at least one")
     page = page_environment().get_template("demo_report.html").render(_context(months, summary))
-    with unpublished(path.parent) as (file, temporary):
-        # A class may be named after a folder whose name is not valid Unicode.
-        file.write(page.encode("utf-8", "backslashreplace"))
-        publish(file, temporary, path)
+    pages.write_page(page, path)
 
 
 def page_environment() -> Environment:
     """Return the templates of this package with the filters that numbers and months are written by."""
-    environment = Environment(
-        loader=PackageLoader("components.simulation", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return pages.page_environment(
+        "components.simulation",
+        {
+            "percent": words.percent,
+            "interval": words.interval,
+            "decimal": words.decimal,
+            "p_value": words.p_value,
+            "long_window": words.long_window,
+            "short_window": words.short_window,
+            "listed": words.listed,
+            "capital": words.capital,
+            "unbroken": words.unbroken,
+            "column_name": words.column_name,
+            "v_level": story.v_level,
+            "check_numbers": story.check_numbers,
+        },
     )
-    environment.filters |= {
-        "source_hash": _source_hash,
-        "percent": words.percent,
-        "interval": words.interval,
-        "decimal": words.decimal,
-        "p_value": words.p_value,
-        "long_window": words.long_window,
-        "short_window": words.short_window,
-        "listed": words.listed,
-        "capital": words.capital,
-        "unbroken": words.unbroken,
-        "column_name": words.column_name,
-        "v_level": story.v_level,
-        "check_numbers": story.check_numbers,
-    }
-    return environment
 
 
 def _context(months: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,8 +72,3 @@ def _context(months: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) ->
         "drift": story.drift_table(months),
         "facts": story.run_facts(summary),
     }
-
-
-def _source_hash(text: str) -> str:
-    """Return a Content-Security-Policy source that allows exactly this inline style."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

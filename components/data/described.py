@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from components.data.decode import ImageLimits, decode
@@ -19,9 +18,9 @@ def read_descriptors(reader: ShardReader, rows: pa.Table, limits: ImageLimits) -
     limits: those of images in shards from before descriptors were kept; these are decoded. Raises IntegrityError for a
     shard that is missing, damaged or shorter.
     """
-    shards, places = rows["shard"].to_pylist(), rows["row"].to_numpy()
-    descriptors = np.empty((len(shards), DESCRIPTOR_BYTES), np.uint8)
-    for shard, chosen in _by_shard(shards).items():
+    places = rows["row"].to_numpy()
+    descriptors = np.empty((rows.num_rows, DESCRIPTOR_BYTES), np.uint8)
+    for shard, chosen in _by_shard(rows["shard"]).items():
         column = reader.column(shard, "descriptor")
         if column is None:
             for number in chosen:
@@ -35,9 +34,9 @@ def read_descriptors(reader: ShardReader, rows: pa.Table, limits: ImageLimits) -
 
 def read_sizes(reader: ShardReader, rows: pa.Table) -> NDArray[np.int32]:
     """Return width and height (N, 2) of manifest rows with stored bytes; 0 where the shard is from before sizes."""
-    shards, places = rows["shard"].to_pylist(), rows["row"].to_numpy()
-    sizes = np.zeros((len(shards), 2), np.int32)
-    for shard, chosen in _by_shard(shards).items():
+    places = rows["row"].to_numpy()
+    sizes = np.zeros((rows.num_rows, 2), np.int32)
+    for shard, chosen in _by_shard(rows["shard"]).items():
         for axis, name in enumerate(("width", "height")):
             column = reader.column(shard, name)
             if column is not None:
@@ -45,11 +44,13 @@ def read_sizes(reader: ShardReader, rows: pa.Table) -> NDArray[np.int32]:
     return sizes
 
 
-def _by_shard(shards: Sequence[str]) -> dict[str, NDArray[np.int64]]:
-    names, inverse = np.unique(np.array(shards, dtype=object), return_inverse=True)
+def _by_shard(shards: pa.ChunkedArray) -> dict[str, NDArray[np.int64]]:
+    """Return the rows that lie in each shard; a name is never made a Python string for each of its rows."""
+    encoded = pc.dictionary_encode(shards.combine_chunks())
+    inverse = encoded.indices.to_numpy()
     order = np.argsort(inverse, kind="stable")
-    parts = np.split(order, np.searchsorted(inverse[order], np.arange(1, len(names))))
-    return dict(zip(names.tolist(), parts, strict=True)) if len(names) else {}
+    parts = np.split(order, np.searchsorted(inverse[order], np.arange(1, len(encoded.dictionary))))
+    return dict(zip(encoded.dictionary.to_pylist(), parts, strict=False))
 
 
 def _matrix(column: pa.ChunkedArray) -> NDArray[np.uint8]:

@@ -102,9 +102,9 @@ class Manifest:
 
     def digest(self) -> str:
         """Return the SHA-256, in hexadecimal, of the bytes that `write` would store."""
-        buffer = pa.BufferOutputStream()
-        self._encode(buffer)
-        return hashlib.sha256(buffer.getvalue()).hexdigest()
+        hashing = _Hashing()
+        self._encode(pa.PythonFile(hashing, "w"))
+        return hashing.digest.hexdigest()
 
     def select(self, *splits: str, state: str = "active") -> pa.Table:
         """Return the rows in one of `splits` (in any, if none is named) whose state is `state`, by image id."""
@@ -123,8 +123,38 @@ class Manifest:
 
     def _encode(self, sink: Any) -> None:
         metadata = {_CLASSES_KEY: json.dumps(list(self.classes), ensure_ascii=False).encode()}
-        table = self.table.cast(MANIFEST_SCHEMA).sort_by("image_id").combine_chunks().replace_schema_metadata(metadata)
-        pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP, version="2.6")
+        table = by_id(self.table.cast(MANIFEST_SCHEMA))
+        schema = MANIFEST_SCHEMA.with_metadata(metadata)
+        with pq.ParquetWriter(sink, schema, compression="zstd", version="2.6") as writer:
+            for start in range(0, max(table.num_rows, 1), _ROW_GROUP):  # a part at a time: a copy of it is made
+                part = table.slice(start, _ROW_GROUP).combine_chunks().replace_schema_metadata(metadata)
+                writer.write_table(part, row_group_size=_ROW_GROUP)
+
+
+class _Hashing:
+    """A file that keeps nothing of what is written to it but the SHA-256."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+        self.closed = False
+
+    def write(self, content: bytes) -> int:
+        """Take the next bytes."""
+        self.digest.update(content)
+        return len(content)
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def by_id(rows: pa.Table) -> pa.Table:
+    """Return manifest rows in the order of their image ids: `rows` itself, and no copy of it, if they are."""
+    ids = rows["image_id"]
+    in_order = len(ids) < 2 or pc.all(pc.less(ids.slice(0, len(ids) - 1), ids.slice(1))).as_py()
+    return rows if in_order else rows.sort_by("image_id")
 
 
 def find_rows(

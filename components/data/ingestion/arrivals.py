@@ -13,7 +13,7 @@ from components.data.ingestion.split import Group, first_split, later_split, pro
 
 @dataclass(slots=True)
 class Arrival:
-    """One new image of an ingest; `place` is its shard's number and row, None where no bytes are kept."""
+    """One new image of an ingest; `shard` is its shard's number and `row` its row, None where no bytes are kept."""
 
     image_id: str
     item_no: int
@@ -25,7 +25,8 @@ class Arrival:
     captured_at: datetime | None = None
     window: str | None = None
     model_version: int | None = None
-    place: tuple[int, int] | None = None
+    shard: int | None = None
+    row: int | None = None
     split: str | None = None
     state: str = "active"
     reason: str | None = None

@@ -20,7 +20,7 @@ from components.data.ingestion.intake import Intake
 from components.data.ingestion.resemblance import NearDuplicates, link_near_duplicates
 from components.data.ingestion.shard_buffer import ShardBuffer
 from components.data.isolation import IsolatedDecoder
-from components.data.manifest import MANIFEST_SCHEMA, Manifest
+from components.data.manifest import MANIFEST_SCHEMA, Manifest, by_id
 from components.data.shards import SHARD_SUFFIX
 from components.data.sources.item import SourceItem
 from components.data.sources.seen import SeenFiles
@@ -29,7 +29,7 @@ from components.params import Params
 from components.records import SetAside
 
 _TABLE_ROWS = 16_384
-_KEPT_COLUMNS = [name for name in MANIFEST_SCHEMA.names if name not in ("shard", "row", "source")]
+_KEPT_COLUMNS = [name for name in MANIFEST_SCHEMA.names if name not in ("shard", "source")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +149,7 @@ def _updated(intake: Intake, classes: tuple[str, ...]) -> Manifest:
     """Return the manifest after this ingest: the stored one itself if nothing in it would change."""
     manifest = intake.manifest
     arrivals = [arrival for arrival in intake.arrivals.values() if not intake.unchanged(arrival)]
+    arrivals.sort(key=lambda arrival: arrival.image_id)  # the table of a first ingest is then in order, and not copied
     rows = manifest.table.num_rows
     if not arrivals and not intake.corrections and (classes == manifest.classes or not rows):
         return manifest
@@ -158,7 +159,7 @@ def _updated(intake: Intake, classes: tuple[str, ...]) -> Manifest:
     tables = [manifest.table.filter(pa.array(keep))]
     tables.append(pa.Table.from_pylist(list(intake.corrections.values()), MANIFEST_SCHEMA))
     tables.extend(_table(part, intake.buffer.shards, intake.source) for part in _parts(arrivals))
-    return Manifest(pa.concat_tables(tables).sort_by("image_id"), classes)
+    return Manifest(by_id(pa.concat_tables(tables)), classes)
 
 
 def _parts(arrivals: list[Arrival]) -> Iterator[list[Arrival]]:
@@ -168,8 +169,7 @@ def _parts(arrivals: list[Arrival]) -> Iterator[list[Arrival]]:
 
 def _table(arrivals: list[Arrival], shards: list[str], source: str) -> pa.Table:
     columns = {name: [getattr(arrival, name) for arrival in arrivals] for name in _KEPT_COLUMNS}
-    columns["shard"] = [None if arrival.place is None else shards[arrival.place[0]] for arrival in arrivals]
-    columns["row"] = [None if arrival.place is None else arrival.place[1] for arrival in arrivals]
+    columns["shard"] = [None if arrival.shard is None else shards[arrival.shard] for arrival in arrivals]
     columns["source"] = [source] * len(arrivals)
     return pa.table(columns, MANIFEST_SCHEMA)
 

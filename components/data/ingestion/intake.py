@@ -124,7 +124,7 @@ class Intake:
             arrival.state, arrival.reason = "quarantined", checked.reason
             self._quarantine(item_no, item, checked.reason, checked.detail)
         else:
-            arrival.place = self.buffer.add(image_id, item.content, checked)
+            arrival.shard, arrival.row = self.buffer.add(image_id, item.content, checked)
         self.arrivals[image_id] = arrival
 
     def _again(self, item_no: int, item: SourceItem, label: str, arrival: Arrival) -> None:

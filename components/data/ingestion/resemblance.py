@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from components.data.decode import ImageLimits
@@ -28,13 +29,16 @@ def link_near_duplicates(intake: Intake, images: Path, limits: ImageLimits, with
     images: the folder of shards, with those of this ingest. limits: of images that have to be decoded once more.
     within: the largest distance of images that look the same; 0: none do.
     """
-    new = [arrival for arrival in intake.arrivals.values() if arrival.place is not None]
+    new = [arrival for arrival in intake.arrivals.values() if arrival.shard is not None]
     if not new or within == 0:
         return NearDuplicates(0, 0)
     reader = ShardReader(images)
-    shards = [intake.buffer.shards[arrival.place[0]] for arrival in new if arrival.place is not None]
-    places = [arrival.place[1] for arrival in new if arrival.place is not None]
-    arrived = read_descriptors(reader, pa.table({"shard": shards, "row": places}), limits)
+    shards = np.fromiter((arrival.shard for arrival in new), np.int32, len(new))
+    places = {
+        "shard": pa.DictionaryArray.from_arrays(shards, intake.buffer.shards),
+        "row": np.fromiter((arrival.row for arrival in new), np.int32, len(new)),
+    }
+    arrived = read_descriptors(reader, pa.table(places), limits)
     rows = intake.manifest.select()
     stored = read_descriptors(reader, rows.select(["shard", "row"]), limits)
     pairs = near_pairs(arrived, stored, within=within)

@@ -89,12 +89,24 @@ class Preprocess(Section):
     std: tuple[float, ...] = ()
 
 
+AuditPolicy = Literal["keep", "down-weight", "drop", "soft-targets", "ask"]
+
+
+class Features(Section):
+    """A pre-trained backbone that judges labels beside the audit's own models, by a linear head; "" is none."""
+
+    backbone: str = ""
+    pretrained: str = "package"
+    size: Annotated[int, Field(ge=8, le=1024)] = 96
+
+
 class Audit(Section):
     """Out-of-fold label audit, and what training does with its suspects."""
 
     folds: Annotated[int, Field(ge=2, le=20)] = 3
     epochs: Positive = 4
-    policy: Literal["keep", "down-weight", "drop"] = "down-weight"
+    features: Features = Features()
+    policy: AuditPolicy = "down-weight"
     suspect_weight: Share = 0.1
 
 

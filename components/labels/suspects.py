@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from components.errors import DataError, IntegrityError
 from components.labels.issues import LabelIssues
+from components.params import AuditPolicy
 
 SUSPECTS_FILE = "suspects.parquet"
 OUT_OF_FOLD_FILE = "out_of_fold.parquet"
@@ -54,7 +54,54 @@ def read_suspects(folder: Path, image_ids: Sequence[str]) -> NDArray[np.bool_]:
 
     Raises DataError if there is no audit or it was made of other images, IntegrityError if its file is damaged.
     """
-    path = folder / SUSPECTS_FILE
+    return np.asarray(_read(folder / SUSPECTS_FILE, image_ids)["suspect"].to_numpy(), dtype=bool)
+
+
+def read_out_of_fold(folder: Path, image_ids: Sequence[str]) -> NDArray[np.float32]:
+    """Return the probabilities (N, K) that the audit's models gave `image_ids` (N,). Raises as `read_suspects`."""
+    table = _read(folder / OUT_OF_FOLD_FILE, image_ids)
+    column = table["probabilities"].combine_chunks()
+    return np.asarray(column.flatten().to_numpy().reshape(len(column), -1), dtype=np.float32)
+
+
+def soft_targets(
+    given: NDArray[np.integer], probabilities: NDArray[np.float32], doubted: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Return shares (N, K) of every class to learn: of a doubted row what models hold likely, else its label alone.
+
+    given: (N,) class indices. probabilities: (N, K), out of fold. doubted: (N,).
+    """
+    targets = np.zeros_like(probabilities, dtype=np.float32)
+    targets[np.arange(len(given)), given] = 1.0
+    targets[doubted] = probabilities[doubted]
+    return targets
+
+
+def training_weights(
+    suspect: NDArray[np.bool_],
+    given: NDArray[np.bool_],
+    production: NDArray[np.bool_],
+    *,
+    policy: AuditPolicy,
+    suspect_weight: float,
+    production_weight: float,
+) -> NDArray[np.float32]:
+    """Return the weight (N,) of every row; 0 means: leave it out.
+
+    suspect: (N,) what the audit doubts. given: (N,) labels nobody has confirmed; only these are ever weighted down,
+    since a label that people settled outranks a model's doubt. production: (N,) rows labelled in production. What
+    people are asked about ("ask") counts as little as what is weighted down until they have answered.
+    """
+    weights = np.where(production, production_weight, 1.0)
+    doubted = suspect & given
+    if policy == "drop":
+        weights[doubted] = 0.0
+    elif policy in ("down-weight", "ask"):
+        weights[doubted] *= suspect_weight
+    return weights.astype(np.float32)
+
+
+def _read(path: Path, image_ids: Sequence[str]) -> pa.Table:
     try:
         table = pq.read_table(path)
     except FileNotFoundError as error:
@@ -63,27 +110,4 @@ def read_suspects(folder: Path, image_ids: Sequence[str]) -> NDArray[np.bool_]:
         raise IntegrityError(f"{path} is damaged, run the audit stage again: {error}") from error
     if table["image_id"].to_pylist() != list(image_ids):
         raise DataError(f"{path} was made for another dataset version; run the audit stage again")
-    return np.asarray(table["suspect"].to_numpy(), dtype=bool)
-
-
-def training_weights(
-    suspect: NDArray[np.bool_],
-    given: NDArray[np.bool_],
-    production: NDArray[np.bool_],
-    *,
-    policy: Literal["keep", "down-weight", "drop"],
-    suspect_weight: float,
-    production_weight: float,
-) -> NDArray[np.float32]:
-    """Return the weight (N,) of every row; 0 means: leave it out.
-
-    suspect: (N,) what the audit doubts. given: (N,) labels nobody has confirmed; only these are ever weighted down,
-    since a label that people settled outranks a model's doubt. production: (N,) rows labelled in production.
-    """
-    weights = np.where(production, production_weight, 1.0)
-    doubted = suspect & given
-    if policy == "drop":
-        weights[doubted] = 0.0
-    elif policy == "down-weight":
-        weights[doubted] *= suspect_weight
-    return weights.astype(np.float32)
+    return table

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from components.errors import ConfigurationError, IntegrityError
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, read_spec
+from components.model.weights import packaged_weights
 
 SMALL_CNN = "small_cnn"
 FINAL_SIDE = 7  # pixels a side near which small_cnn stops halving
@@ -24,12 +25,14 @@ def build(
 ) -> nn.Module:
     """Return a network giving logits (N, classes) from normalised float images (N, channels, size, size).
 
-    pretrained: "none", "timm" (downloads) or a file with a state dict, whose tensors are taken by name, or else by
-    position where all shapes agree; the classifier starts fresh if its shape differs. seed: draws the first weights.
-    Raises ConfigurationError for a backbone or a file that is not known or does not fit.
+    pretrained: "none", "timm" (downloads), "package" (of an installed package) or a file with a state dict, whose
+    tensors are taken by name, or else by position where all shapes agree; the classifier starts fresh if its shape
+    differs. seed: draws the first weights. Raises ConfigurationError for a backbone or a file that is not known or does
+    not fit, IntegrityError for a package's file that is not the published one.
     """
     if backbone == SMALL_CNN and pretrained == "timm":
         raise ConfigurationError("train.pretrained 'timm' has no weights for small_cnn; use none or a file")
+    weights = packaged_weights(backbone) if pretrained == "package" else None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if backbone == SMALL_CNN:
@@ -37,7 +40,7 @@ def build(
         else:
             network = _timm_network(backbone, classes, channels, dropout, online=pretrained == "timm")
     if pretrained not in ("none", "timm"):
-        _load_weights(network, Path(pretrained))
+        _load_weights(network, weights or Path(pretrained))
     return network
 
 
@@ -119,7 +122,7 @@ def _timm_network(backbone: str, classes: int, channels: int, dropout: float, *,
 
 def _load_weights(network: nn.Module, path: Path) -> None:
     if not path.is_file():
-        raise ConfigurationError(f"train.pretrained {str(path)!r} is not none, timm or an existing file")
+        raise ConfigurationError(f"train.pretrained {str(path)!r} is not none, timm, package or an existing file")
     stored = torch.load(path, map_location="cpu", weights_only=True)
     own = network.state_dict()
     if not isinstance(stored, dict) or not all(isinstance(value, torch.Tensor) for value in stored.values()):

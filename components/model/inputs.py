@@ -23,16 +23,19 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class ImageSet:
     """Images with labels, in memory.
 
-    images: (N, size, size, channels) uint8. labels: (N,) int64 class indices. weights: (N,) float32, above 0.
+    images: (N, size, size, channels) uint8. labels: (N,) int64 class indices. weights: (N,) float32, above 0. targets:
+    (N, K) float32, shares of each class that are learnt in place of the labels; None: the labels are.
     Raises DataError if the lengths differ or a weight is not a positive number.
     """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     weights: NDArray[np.float32]
+    targets: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
-        if not len(self.images) == len(self.labels) == len(self.weights):
+        targets = self.labels if self.targets is None else self.targets
+        if not len(self.images) == len(self.labels) == len(self.weights) == len(targets):
             raise DataError(
                 f"{len(self.images)} images, {len(self.labels)} labels and {len(self.weights)} weights do not match"
             )
@@ -44,7 +47,8 @@ class ImageSet:
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> ImageSet:
         """Return the set of the given rows, by index or by mask."""
-        return ImageSet(self.images[rows], self.labels[rows], self.weights[rows])
+        targets = None if self.targets is None else self.targets[rows]
+        return ImageSet(self.images[rows], self.labels[rows], self.weights[rows], targets)
 
 
 def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -74,23 +78,23 @@ class WholeBatches:
 
     def __init__(self, data: ImageSet, batch_size: int, seed: int | None = None) -> None:
         self._images = torch.from_numpy(data.images)
-        self._labels = torch.from_numpy(data.labels)
+        self._targets = torch.from_numpy(data.labels if data.targets is None else data.targets)
         self._weights = torch.from_numpy(data.weights)
         self._batch_size = batch_size
         self._generator = None if seed is None else torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
-        rows = len(self._labels)
+        rows = len(self._targets)
         batches = math.ceil(rows / self._batch_size)
         lone = self._generator is not None and batches > 1 and rows % self._batch_size == 1
         return batches - 1 if lone else batches
 
     def __iter__(self) -> Iterator[Batch]:
-        rows = len(self._labels)
+        rows = len(self._targets)
         order = torch.arange(rows) if self._generator is None else torch.randperm(rows, generator=self._generator)
         for number in range(len(self)):
             chosen = order[number * self._batch_size : (number + 1) * self._batch_size]
-            yield self._images[chosen], self._labels[chosen], self._weights[chosen]
+            yield self._images[chosen], self._targets[chosen], self._weights[chosen]
 
 
 class Normalise(nn.Module):
@@ -119,10 +123,12 @@ def augment(images: Tensor, rules: Augment) -> Tensor:
     Every image draws its own change from torch's global generator. A shift is a whole number of pixels, and the edge
     is repeated: a black edge would tell a shifted white-ground image from an unshifted one.
     """
-    pixels = images.permute(0, 3, 1, 2).float() / 255
+    number = len(images)
     if rules.shift or rules.rotate or rules.flip:
-        pixels = _move(pixels, rules)
-    number = len(pixels)
+        change = _Moves.drawn(number, images.shape[1], rules, images.device)
+        pixels = change.turned(_scaled(images)) if rules.rotate else _scaled(change.shifted(images))
+    else:
+        pixels = _scaled(images)
     if rules.brightness:
         pixels = pixels * _around_one(number, rules.brightness, pixels)
     if rules.contrast:
@@ -135,16 +141,42 @@ def _around_one(number: int, width: float, like: Tensor) -> Tensor:
     return 1 + width * (2 * torch.rand(number, 1, 1, 1, device=like.device) - 1)
 
 
-def _move(pixels: Tensor, rules: Augment) -> Tensor:
-    number, size, device = len(pixels), pixels.shape[-1], pixels.device
-    angle = math.radians(rules.rotate) * (2 * torch.rand(number, device=device) - 1)
-    mirror = torch.ones(number, device=device)
-    if rules.flip:
-        mirror = mirror - 2 * (torch.rand(number, device=device) < 0.5).float()
-    # In grid_sample's units the image spans -1..1, so one pixel is 2 / size.
-    offset = torch.round((2 * torch.rand(number, 2, device=device) - 1) * rules.shift * size) * 2 / size
-    cosine, sine = torch.cos(angle), torch.sin(angle)
-    top = torch.stack([mirror * cosine, -mirror * sine, offset[:, 0]], dim=1)
-    bottom = torch.stack([sine, cosine, offset[:, 1]], dim=1)
-    grid = functional.affine_grid(torch.stack([top, bottom], dim=1), list(pixels.shape), align_corners=False)
-    return functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+def _scaled(images: Tensor) -> Tensor:
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """What is done to N images. angle: (N,) radians. mirror: (N,) -1 or 1. offset: (N, 2) pixels, across and down."""
+
+    angle: Tensor
+    mirror: Tensor
+    offset: Tensor
+
+    @classmethod
+    def drawn(cls, number: int, size: int, rules: Augment, device: torch.device) -> _Moves:
+        angle = math.radians(rules.rotate) * (2 * torch.rand(number, device=device) - 1)
+        mirror = torch.ones(number, device=device)
+        if rules.flip:
+            mirror = mirror - 2 * (torch.rand(number, device=device) < 0.5).float()
+        offset = torch.round((2 * torch.rand(number, 2, device=device) - 1) * rules.shift * size)
+        return cls(angle, mirror, offset)
+
+    def shifted(self, images: Tensor) -> Tensor:
+        """Return images (N, size, size, channels) as they are picked from one another's pixels: nothing is mixed."""
+        number, size = len(images), images.shape[1]
+        steps = torch.arange(size, device=images.device)
+        across, down = self.offset.long().unbind(dim=1)
+        columns = torch.where(self.mirror[:, None] > 0, steps, size - 1 - steps)  # (N, size)
+        columns = (columns + across[:, None]).clamp_(0, size - 1)
+        rows = (steps + down[:, None]).clamp_(0, size - 1)
+        return images[torch.arange(number, device=images.device)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+    def turned(self, pixels: Tensor) -> Tensor:
+        """Return pixels (N, channels, size, size) turned, mirrored and shifted, interpolated."""
+        offset = self.offset * 2 / pixels.shape[-1]  # in grid_sample's units the image spans -1..1
+        cosine, sine = torch.cos(self.angle), torch.sin(self.angle)
+        top = torch.stack([self.mirror * cosine, -self.mirror * sine, offset[:, 0]], dim=1)
+        bottom = torch.stack([sine, cosine, offset[:, 1]], dim=1)
+        grid = functional.affine_grid(torch.stack([top, bottom], dim=1), list(pixels.shape), align_corners=False)
+        return functional.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)

@@ -129,10 +129,10 @@ class _Learner(LightningModule):  # type: ignore[misc] # Lightning is read witho
         self.best: dict[str, float] = {}
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
-        images, labels, weights = batch
+        images, targets, weights = batch  # targets: class indices (N,) or shares of every class (N, K)
         logits = self.network(self.normalise.scaled(augment(images, self._params.augment)))  # (N, K)
         losses = functional.cross_entropy(
-            logits.float(), labels, label_smoothing=self._params.label_smoothing, reduction="none"
+            logits.float(), targets, label_smoothing=self._params.label_smoothing, reduction="none"
         )
         # By the set's mean weight, not the batch's: a heavy image counts the same whatever company it is in.
         loss = (losses * weights).mean() / self._mean_weight

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from components.data.described import read_descriptors
 from components.data.manifest import RowIndex
@@ -17,11 +18,14 @@ from components.labels.image_issues import find_image_issues
 from components.labels.issues import find_issues
 from components.labels.stale import find_stale, write_stale
 from components.labels.suspects import write_out_of_fold, write_suspects
+from components.model.backbones import recorded_statistics
 from components.model.dataset import DecodedImages, StoredImages, load_learning
 from components.model.folds import unjudgeable_classes
-from components.model.out_of_fold import out_of_fold
+from components.model.frozen import frozen_features
+from components.model.out_of_fold import agreed, head_out_of_fold, out_of_fold
+from components.model.preprocess import PreprocessSpec
 from components.pages.page import data_uri
-from components.params import Params
+from components.params import Audit, Params
 from components.stages.files import METRICS_FILE, fresh, write_json
 
 logger = logging.getLogger(__name__)
@@ -29,11 +33,15 @@ logger = logging.getLogger(__name__)
 NEXT_TO_NOTHING = 1e-3
 """Weight of a label that is out of date where the audit's models learn: those images are to be judged, too."""
 
+_ROWS = 2048  # of which the pixels for a backbone are in memory at a time
+_UNKNOWN = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean and deviation where a backbone's own are not recorded
 
 _POLICY_WORDS = {
     "keep": "Training learns doubted labels as they are.",
     "down-weight": "Training lets doubted labels that nobody has confirmed count less.",
     "drop": "Training leaves out doubted labels that nobody has confirmed.",
+    "soft-targets": "Training learns what the audit's models hold likely in place of labels that they doubt.",
+    "ask": "People are asked about the most doubted labels; until they answer, training lets these count less.",
 }
 
 
@@ -48,6 +56,9 @@ def run(params: Params) -> None:
     probabilities, fold = out_of_fold(
         counted, groups, len(classes), spec=learning.spec, train=params.train, audit=params.audit
     )
+    if params.audit.features.backbone:
+        seen = _features(stored, learning.rows, params)
+        probabilities = agreed(probabilities, head_out_of_fold(seen, counted, fold, len(classes)))
     issues = find_issues(labels, probabilities)
     not_judged = unjudgeable_classes(groups, labels, len(classes), params.audit.folds)
     issues = replace(issues, suspect=issues.suspect & ~np.isin(labels, not_judged))
@@ -79,13 +90,30 @@ def run(params: Params) -> None:
         "near_duplicates": alike.report(),
         "findings": len(findings),
         "policy": _POLICY_WORDS[params.audit.policy],
-        "method": f"{params.audit.folds} models, {params.audit.epochs} epochs each, judged images they had not seen.",
+        "method": _method(params.audit),
         "stale": stale.report(),
     }
     write_json(folder / METRICS_FILE, metrics)
     write_findings(folder, findings)
     write_audit_page(metrics, findings, _Shown(stored, learning.rows), folder / PAGE_FILE)
     logger.info("audit: %d of %d labels are suspect, %d findings", metrics["suspects"], len(labels), len(findings))
+
+
+def _features(stored: StoredImages, rows: pa.Table, params: Params) -> NDArray[np.float32]:
+    """Return what the pre-trained backbone sees in the images of `rows`: (N, D)."""
+    wanted = params.audit.features
+    preprocess = params.preprocess.model_copy(update={"size": wanted.size, "channels": 3, "filter": "bicubic"})
+    mean, std = recorded_statistics(wanted.backbone, 3) or _UNKNOWN
+    spec = replace(PreprocessSpec.of(preprocess, mean, std), mean=mean, std=std)
+    parts = (stored.pixels(rows.slice(start, _ROWS), spec) for start in range(0, len(rows), _ROWS))
+    return frozen_features(parts, wanted.backbone, wanted.pretrained, spec)
+
+
+def _method(audit: Audit) -> str:
+    said = f"{audit.folds} models, {audit.epochs} epochs each, judged images they had not seen."
+    if audit.features.backbone:
+        said += f" So did linear heads on what {audit.features.backbone} sees; both had to agree."
+    return said
 
 
 class _Shown:

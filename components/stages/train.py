@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from components.labels.stale import read_meanings, read_stale, read_successors
-from components.labels.suspects import read_suspects, training_weights
+from components.labels.suspects import read_out_of_fold, read_suspects, soft_targets, training_weights
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, write_spec
 from components.model.backbones import build
 from components.model.dataset import LearningSet, StoredImages, load_learning
@@ -32,13 +32,15 @@ MOST_REWEIGHTED = 4.0
 def run(params: Params) -> None:
     """Write a trained model: model.pt (weights only), model.json, metrics.jsonl, metrics.json, checkpoints."""
     learning = load_learning(StoredImages.of(params), params.preprocess, params.train)
-    weights = _weigh(learning, params)
+    suspect = read_suspects(Path(params.paths.audit), learning.rows["image_id"].to_pylist())
+    weights = _weigh(learning, suspect, params)
     outdated = learning.named(read_stale(Path(params.paths.audit)))
     learning, relearnt = _relearn(learning, read_meanings(Path(params.paths.audit)))
     weights = np.where(relearnt > 0, relearnt, weights)
     taken_over = read_successors(Path(params.paths.audit))
     weights *= np.array([taken_over.get(name, 1.0) for name in learning.rows["image_id"].to_pylist()], np.float32)
     learnt = learning.training & (weights > 0) & (~outdated | (relearnt > 0))
+    targets = _targets(learning, suspect & learning.given & (relearnt == 0), params)
     weights, of_class = _as_in_production(learning, weights, learnt, params)
     judging = ~learning.training & ~outdated
     spec = ModelSpec(learning.classes, learning.spec, params.train.backbone)
@@ -55,7 +57,9 @@ def run(params: Params) -> None:
     folder = fresh(params.paths.model)
     fitted = fit(
         network,
-        replace(learning.data.take(learnt), weights=weights[learnt]),
+        replace(
+            learning.data.take(learnt), weights=weights[learnt], targets=None if targets is None else targets[learnt]
+        ),
         learning.data.take(judging),
         spec=spec.preprocess,
         params=params.train.model_copy(update={"seed": seed}),
@@ -83,9 +87,8 @@ def run(params: Params) -> None:
     logger.info("train: %d images, best epoch %d of %d", metrics["images"], fitted.epoch + 1, fitted.epochs)
 
 
-def _weigh(learning: LearningSet, params: Params) -> NDArray[np.float32]:
+def _weigh(learning: LearningSet, suspect: NDArray[np.bool_], params: Params) -> NDArray[np.float32]:
     """Return every row's training weight (N,), 0 where it is left out."""
-    suspect = read_suspects(Path(params.paths.audit), learning.rows["image_id"].to_pylist())
     return training_weights(
         suspect,
         learning.given,
@@ -94,6 +97,14 @@ def _weigh(learning: LearningSet, params: Params) -> NDArray[np.float32]:
         suspect_weight=params.audit.suspect_weight,
         production_weight=params.train.production_weight,
     )
+
+
+def _targets(learning: LearningSet, doubted: NDArray[np.bool_], params: Params) -> NDArray[np.float32] | None:
+    """Return what is learnt in place of the labels (N, K), where the policy for doubted ones says so."""
+    if params.audit.policy != "soft-targets":
+        return None
+    probabilities = read_out_of_fold(Path(params.paths.audit), learning.rows["image_id"].to_pylist())
+    return soft_targets(learning.data.labels, probabilities, doubted)
 
 
 def _relearn(

@@ -143,8 +143,10 @@ class Tree:
     def _walk(
         self, box: Box, nodes: list[_Node], shown: str, within: _Within, layout: Layout | None, depth: int = 0
     ) -> Iterator[SourceEntry]:
-        """Yield the files of one box; without a layout, unlabelled."""
-        for node in nodes:
+        """Yield the files of one box; without a layout, unlabelled. `nodes` is emptied on the way: a million weigh."""
+        nodes.reverse()
+        while nodes:
+            node = nodes.pop()
             if isinstance(node, _Nested):
                 name = f"{self._name}/{shown}{node.name}"
                 inside = _Within(within.folder + node.within.folder[within.strip :], node.within.strip)

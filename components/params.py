@@ -89,7 +89,7 @@ class Preprocess(Section):
     std: tuple[float, ...] = ()
 
 
-AuditPolicy = Literal["keep", "down-weight", "drop", "soft-targets", "ask"]
+AuditPolicy = Literal["keep", "down-weight", "drop", "soft-targets"]
 
 
 class Features(Section):

@@ -89,14 +89,13 @@ def training_weights(
     """Return the weight (N,) of every row; 0 means: leave it out.
 
     suspect: (N,) what the audit doubts. given: (N,) labels nobody has confirmed; only these are ever weighted down,
-    since a label that people settled outranks a model's doubt. production: (N,) rows labelled in production. What
-    people are asked about ("ask") counts as little as what is weighted down until they have answered.
+    since a label that people settled outranks a model's doubt. production: (N,) rows labelled in production.
     """
     weights = np.where(production, production_weight, 1.0)
     doubted = suspect & given
     if policy == "drop":
         weights[doubted] = 0.0
-    elif policy in ("down-weight", "ask"):
+    elif policy == "down-weight":
         weights[doubted] *= suspect_weight
     return weights.astype(np.float32)
 

@@ -41,7 +41,6 @@ _POLICY_WORDS = {
     "down-weight": "Training lets doubted labels that nobody has confirmed count less.",
     "drop": "Training leaves out doubted labels that nobody has confirmed.",
     "soft-targets": "Training learns what the audit's models hold likely in place of labels that they doubt.",
-    "ask": "People are asked about the most doubted labels; until they answer, training lets these count less.",
 }
 
 

@@ -240,7 +240,7 @@ def policies(data: People, probabilities: Floats) -> list[Row]:
         "drop": plain.take(kept),
         "down-weight": replace(plain, weights=weights("down-weight", everyone)),
         "soft-targets": replace(plain, targets=soft_targets(data.given, probabilities, issues.suspect)),
-        "ask": replace(plain, labels=answered, weights=weights("ask", ~worst)),
+        "ask": replace(plain, labels=answered, weights=weights("down-weight", ~worst)),
         "clean labels": replace(plain, labels=data.true),
     }
     spec = PreprocessSpec.of(Preprocess(size=32, channels=3), *channel_statistics(data.images))

@@ -27,7 +27,6 @@ PRODUCTION = np.array([False, True, False, True])
         ("keep", [1, 3, 1, 3]),
         ("drop", [0, 3, 1, 3]),
         ("down-weight", [0.1, 3, 1, 3]),
-        ("ask", [0.1, 3, 1, 3]),
         ("soft-targets", [1, 3, 1, 3]),
     ],
 )

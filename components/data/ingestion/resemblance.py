@@ -32,7 +32,7 @@ def link_near_duplicates(intake: Intake, images: Path, limits: ImageLimits, with
     if not new or within == 0:
         return NearDuplicates(0, 0)
     reader = ShardReader(images)
-    shards = [intake.buffer.shards[arrival.place[0]] for arrival in new if arrival.place is not None]
+    shards = [intake.buffer.shard(arrival.place) for arrival in new if arrival.place is not None]
     places = [arrival.place[1] for arrival in new if arrival.place is not None]
     arrived = read_descriptors(reader, pa.table({"shard": shards, "row": places}), limits)
     rows = intake.manifest.select()

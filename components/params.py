@@ -74,6 +74,7 @@ class Data(Section):
     decode_bytes: Annotated[int, Field(ge=512 * 1024**2)] = 2_560 * 1024**2
     near_distance: Annotated[float, Field(ge=0, le=200)] = 20.0
     shard_bytes: Annotated[int, Field(ge=65_536)] = 67_108_864
+    quarantine_bytes: Annotated[int, Field(ge=0)] = 1_073_741_824
     licence: Annotated[str, Field(max_length=500)] = ""
 
 

@@ -9,12 +9,12 @@ import sys
 import click
 
 from components.errors import PerennialError
-from flows.commands import backtest, classes, data, labels, lineage, loop, models, workspaces
+from flows.commands import backtest, classes, data, labels, lineage, loop, models, quarantine, workspaces
 from flows.interrupt import hear_interrupts
 
 VERBS = (
-    *workspaces.VERBS, *data.VERBS, *classes.VERBS, *models.VERBS, *labels.VERBS, *backtest.VERBS, *lineage.VERBS,
-    *loop.VERBS,
+    *workspaces.VERBS, *data.VERBS, *quarantine.VERBS, *classes.VERBS, *models.VERBS, *labels.VERBS, *backtest.VERBS,
+    *lineage.VERBS, *loop.VERBS,
 )  # fmt: skip
 
 

@@ -90,11 +90,15 @@ class WorkspaceClone:
 
     def commit_dataset(self, targets: Sequence[str], message: str, now: datetime) -> str:
         """Version `targets` with DVC, commit, tag, and return the tag `data/YYYY-MM-DD-n`."""
-        dvc("add", *targets, cwd=self.root)
-        commit_all(self.root, message)
+        self.commit_files(targets, message)
         tag = next_tag(self.root, now)
         git("tag", "--annotate", tag, "-m", message, cwd=self.root)
         return tag
+
+    def commit_files(self, targets: Sequence[str], message: str) -> str:
+        """Version `targets` with DVC, commit, and return the commit: no new dataset version."""
+        dvc("add", *targets, cwd=self.root)
+        return commit_all(self.root, message)
 
     def commit(self, message: str) -> str:
         """Commit whatever changed and return the commit's hash."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from datetime import datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from components.data.sources.columns import ColumnNames
 from components.data.sources.opening import SourceItem, open_source
 from components.data.sources.remote import without_credentials
 from components.operations.models import load_predictor, require_champion
@@ -24,11 +25,14 @@ logger = logging.getLogger(__name__)
 Reopen = Callable[[], Iterable[SourceItem]]
 
 
-def score_source(services: Services, spec: str, *, batch_id: str | None, now: datetime) -> dict[str, Any]:
-    """Score everything in the source `spec`; see `score_items`."""
+def score_source(
+    services: Services, spec: str, *, batch_id: str | None, columns: Sequence[str] = (), now: datetime
+) -> dict[str, Any]:
+    """Score everything in the source `spec`; see `score_items`. columns: what a list calls its columns."""
+    names = ColumnNames.parse(columns)
     cache = services.workspace.state / "cache"
     return score_items(
-        services, lambda: open_source(spec, limits=services.limits, cache=cache),
+        services, lambda: open_source(spec, limits=services.limits, cache=cache, columns=names),
         source=without_credentials(spec), batch_id=batch_id, now=now,
     )  # fmt: skip
 

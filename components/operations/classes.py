@@ -14,10 +14,11 @@ from components.data.ingestion.class_changes import Add, ClassChange, Split, des
 from components.data.ingestion.class_history import ClassHistory, shown_name
 from components.data.ingestion.class_list import unknown_class
 from components.data.manifest import Manifest
+from components.data.quarantine.register import Register
 from components.data.versions import WorkspaceClone, latest_dataset, past_checkout
 from components.errors import RefusedError
 from components.operations.carrying import OlderLists
-from components.operations.ingestion import exclusive_clone, splits_path
+from components.operations.ingestion import exclusive_clone, register_target, splits_path
 from components.operations.retraining.written_params import carry_classes
 from components.operations.services import Services
 from components.params import Params, load_params
@@ -88,7 +89,7 @@ def change_classes(services: Services, ask: AskedChange, *, apply: bool, actor: 
         carry_classes(dataset.root / "params.yaml", change, changed.classes)
         changed.write(dataset.path)
         history.write(dataset.path)
-        targets = [dataset.params.paths.manifest]
+        targets = [dataset.params.paths.manifest, *_rename_set_aside(dataset, change)]
         if isinstance(change, Split):
             targets.append(splits_path(dataset.params))
         clone = WorkspaceClone(dataset.root)
@@ -147,8 +148,17 @@ def _writing(services: Services) -> Iterator[_Dataset]:
     _require_data(services)
     with exclusive_clone(services, "classes") as clone:
         params = load_params(clone.root / "params.yaml")
-        clone.pull(params.paths.manifest, splits_path(params))
+        clone.pull(params.paths.manifest, splits_path(params), register_target(params))
         yield _Dataset.at(clone.root, images=True)
+
+
+def _rename_set_aside(dataset: _Dataset, change: ClassChange) -> list[str]:
+    """Carry the labels of files that were set aside over; return what is to be committed for it."""
+    register = Register.read(dataset.path)
+    if not register.table.num_rows:
+        return []
+    Register(class_changes.relabelled(register.table, change)).write(dataset.path)
+    return [register_target(dataset.params)]
 
 
 def _require_data(services: Services) -> None:

@@ -12,7 +12,9 @@ from components.data.ingestion.class_changes import Add, name_in_use
 from components.data.ingestion.class_history import SPLITS_FILE, ClassHistory
 from components.data.ingestion.ingest import ingest
 from components.data.manifest import Manifest
+from components.data.quarantine.register import Register, register_path
 from components.data.sources.columns import ColumnNames
+from components.data.sources.item import Origin, printable
 from components.data.sources.opening import SourceItem, open_source
 from components.data.sources.remote import without_credentials
 from components.data.sources.seen import SeenFiles, seen_path
@@ -51,6 +53,36 @@ def splits_path(params: Params) -> str:
     return Path(params.paths.manifest).with_name(SPLITS_FILE).as_posix()
 
 
+def register_target(params: Params) -> str:
+    """Return the versioned path of the register of files that were set aside; there is none before the first."""
+    return register_path(Path(params.paths.manifest)).as_posix()
+
+
+def commit_data(
+    clone: WorkspaceClone, params: Params, message: str, *, changed: bool, noted: bool, now: datetime
+) -> str | None:
+    """Commit and publish what an ingest did to the clone; return the new dataset version, None where there is none.
+
+    changed: whether the manifest differs; noted: whether the register of files that were set aside does. That alone is
+    a commit and no dataset version, which would ask for a retraining.
+    """
+    targets = [*dataset_paths(params), register_target(params)]
+    there = [target for target in targets if (clone.root / target).exists()]
+    version = None
+    if changed:
+        version = clone.commit_dataset(there, message, now)
+    elif noted:
+        clone.commit_files([register_target(params)], "Note which files were set aside")
+    if changed or noted:
+        clone.publish()
+    return version
+
+
+def forget_bytes(services: Services, before: Register, after: Register) -> None:
+    """Remove the kept bytes of files that the register told of before, and tells of no more. Only once it is pushed."""
+    services.quarantine.remove(before.kept().keys() - after.kept().keys())
+
+
 def ingest_source(
     services: Services, spec: str, *, add_classes: Sequence[str], columns: Sequence[str] = (), now: datetime
 ) -> dict[str, Any]:
@@ -62,37 +94,50 @@ def ingest_source(
     cache = services.workspace.state / "cache"
     seen = SeenFiles(seen_path(cache, spec))
     items = open_source(spec, limits=services.limits, cache=cache, columns=ColumnNames.parse(columns), seen=seen)
-    source = without_credentials(spec)
+    source = _origin(spec, columns)
     result = ingest_items(services, items, source=source, add_classes=add_classes, seen=seen, now=now)
     seen.save()
     return result
+
+
+def _origin(spec: str, columns: Sequence[str]) -> Origin:
+    """Return what opens the source again, from any folder, without credentials."""
+    shown = without_credentials(spec)
+    path = Path(shown).expanduser()
+    return Origin(
+        shown, printable(str(path.resolve()) if "://" not in shown and path.exists() else shown), tuple(columns)
+    )
 
 
 def ingest_items(
     services: Services,
     items: Iterable[SourceItem],
     *,
-    source: str,
+    source: str | Origin,
     add_classes: Sequence[str] = (),
     seen: SeenFiles | None = None,
     now: datetime,
 ) -> dict[str, Any]:
     """Ingest `items` as one dataset version; the report is as of `ingest_source`."""
+    origin = source if isinstance(source, Origin) else Origin(source)
     with exclusive_clone(services, "ingest") as clone:
         params = load_params(clone.root / "params.yaml")
-        paths = dataset_paths(params)
-        clone.pull(*paths)
-        _require_free(add_classes, clone.root / params.paths.manifest)
-        report = ingest(items, root=clone.root, params=params, source=source, add_classes=add_classes, seen=seen)
-        told = _advice(clone.root / params.paths.manifest, params)
-        version = None
-        if report.changed:
-            version = clone.commit_dataset(paths, f"Ingest {report.added} images from {Path(source).name}", now)
-            clone.publish()
+        clone.pull(*dataset_paths(params), register_target(params))
+        manifest = clone.root / params.paths.manifest
+        before = Register.read(manifest)
+        _require_free(add_classes, manifest)
+        report = ingest(
+            items, root=clone.root, params=params, source=origin, add_classes=add_classes, seen=seen,
+            kept=services.quarantine, at=now,
+        )  # fmt: skip
+        told = _advice(manifest, params)
+        message = f"Ingest {report.added} images from {Path(origin.source).name}"
+        version = commit_data(clone, params, message, changed=report.changed, noted=report.noted, now=now)
+        forget_bytes(services, before, Register.read(manifest))
     result = {**report.as_json(), "dataset_version": version, "advice": told}
     record(
         services.database, kind="ingest", actor="ingest", action="added" if version else "none", now=now,
-        reason=f"{report.added} images from {source}" if version else f"nothing new in {source}",
+        reason=f"{report.added} images from {origin.source}" if version else f"nothing new in {origin.source}",
         evidence={key: value for key, value in result.items() if key != "set_aside"},
     )  # fmt: skip
     return result

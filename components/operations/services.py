@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.data.decode import ImageLimits
+from components.data.quarantine.kept_bytes import KeptBytes
 from components.operations.workspace import Workspace, open_workspace
 from components.registry.mlflow_registry import Registry
 from components.scoring.images import ImageStore
@@ -33,6 +34,11 @@ class Services:
     def limits(self) -> ImageLimits:
         """Return the limits that every image from outside must keep."""
         return ImageLimits.of(self.workspace.params.data)
+
+    @property
+    def quarantine(self) -> KeptBytes:
+        """Return where bytes of files that could not be used are kept: beside the pixels of scored images."""
+        return KeptBytes(f"{self.workspace.image_store_url.rstrip('/')}/quarantine")
 
 
 def service_urls(workspace: Workspace) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from components.data.sources.item import printable
-from flows.commands.options import at_option, emit, prepare_flows, table, verb
+from flows.commands.options import at_option, columns_option, emit, prepare_flows, table, verb
 
 _SHOWN = 20
 _COUNTED = ("added", "duplicates", "near_duplicates", "near_conflicts", "corrected", "quarantined", "held")
@@ -18,10 +18,7 @@ _COUNTED = ("added", "duplicates", "near_duplicates", "near_conflicts", "correct
 @click.command(epilog="Example: perennial ingest list.csv --column path=filename --column label=species --dry-run")
 @click.argument("source")
 @click.option("--add-class", "add_classes", multiple=True, metavar="NAME", help="A class the list does not have yet.")
-@click.option(
-    "--column", "columns", multiple=True, metavar="FIELD=COLUMN",
-    help="What a list calls its path, label, group or captured_at; `FIELD=` if it has none.",
-)  # fmt: skip
+@columns_option
 @click.option("--dry-run", is_flag=True, help="Show what would come in, and change nothing.")
 @verb
 @at_option
@@ -50,6 +47,7 @@ def ingest(
     if result["set_aside"]:
         shown = [(item["name"], item["reason"], item["detail"]) for item in result["set_aside"][:20]]
         lines += ["", "set aside:", table(("file", "reason", "detail"), shown)]
+        lines.append("`perennial quarantine` lists what awaits a decision, `perennial quarantine release` lets it in")
     lines += ["", *result["advice"]] if result["advice"] else []
     emit(result, as_json, lines)
 

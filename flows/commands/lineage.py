@@ -129,6 +129,7 @@ def _done(result: dict[str, Any]) -> list[str]:
     lines.append(
         f"removed {len(erased['objects'])} files ({erased['object_bytes']} bytes) of {len(erased['versions'])} older "
         f"versions from DVC's cache and remote, {erased['pictures']} pictures from the image store, "
+        f"{erased['kept']} files from quarantine, "
         f"{len(erased['pages']) + erased['audit_pages']} pages that may show them"
     )
     if erased["being_scored"]:

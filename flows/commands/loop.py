@@ -8,23 +8,27 @@ from typing import Any
 
 import click
 
-from flows.commands.options import at_option, emit, prepare_flows, services, table, verb, window_option
+from flows.commands.options import at_option, columns_option, emit, prepare_flows, services, table, verb, window_option
 
 
 @click.command(epilog="Example: perennial score incoming/2026-10-05/ --at 2026-10-05T12:00:00Z")
 @click.argument("source")
 @click.option("--batch", "batch_id", default=None, metavar="KEY", help="Your own key. [default: a hash of the content]")
+@columns_option
 @verb
 @at_option
-def score(root: Path, as_json: bool, now: datetime, source: str, batch_id: str | None) -> None:
+def score(
+    root: Path, as_json: bool, now: datetime, source: str, batch_id: str | None, columns: tuple[str, ...]
+) -> None:
     """Score a batch of images with the champion and log every prediction exactly once.
 
-    SOURCE: a folder, a .zip or .tar, a .csv or .parquet with a column path, a built-in set, or any fsspec URL.
+    SOURCE: what `ingest` takes, without labels: a folder, an archive, a list (.csv, .parquet, .jsonl) with a column of
+    paths, a built-in set, or any fsspec URL.
     """
-    workspace = prepare_flows(root, source=source)
+    workspace = prepare_flows(root, source=source, columns=columns)
     from flows.score import score as flow
 
-    result = flow(workspace, source, batch_id, now)
+    result = flow(workspace, source, batch_id, now, list(columns))
     shown = ("batch", "model_version", "images", "new_rows", "needs_review", "set_aside")
     lines = [table(("", ""), [(key, result[key]) for key in shown])]
     if result["set_aside_items"]:

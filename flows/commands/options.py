@@ -59,6 +59,14 @@ def window_option(function: Command) -> Command:
     return wrapped
 
 
+def columns_option(function: Command) -> Command:
+    """Give a verb `--column FIELD=COLUMN`, which may come again; it receives `columns: tuple[str, ...]`."""
+    return click.option(
+        "--column", "columns", multiple=True, metavar="FIELD=COLUMN",
+        help="What a list calls its path, label, group or captured_at; `FIELD=` if it has none.",
+    )(function)  # fmt: skip
+
+
 @contextmanager
 def services(root: Path) -> Iterator[Services]:
     """Yield the opened services of the workspace at `root`, by the environment's settings."""

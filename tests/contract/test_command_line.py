@@ -33,6 +33,7 @@ DESIGNED = {
     "label draw", "label queue", "label import", "label export", "plan-labels", "reference show", "reference reset",
     "score", "monitor", "serve", "demo", "backtest", "explain-drift", "advise", "lineage", "recall",
     "classes add", "classes rename", "classes merge", "classes split", "classes display",
+    "quarantine release", "quarantine show",
 }  # fmt: skip
 # These make their workspace: it is their argument, or lies in their --directory.
 MAKE_A_WORKSPACE = {"init", "demo"}

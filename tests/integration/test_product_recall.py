@@ -411,8 +411,8 @@ def test_a_quarantined_image_and_one_never_ingested_stay_out_for_good(shelf: She
     assert "quarantined" in notes[bad]
     assert "never ingested" in notes[never]
     erased = shelf.erase(bad, never)
-    assert (erased["objects"], erased["pictures"]) == ([], 1)
-    assert shelf.holding(png(500)) == []
+    assert (erased["objects"], erased["pictures"], erased["kept"]) == ([], 1, 1)
+    assert shelf.holding(png(500)) == shelf.holding(DAMAGED) == []
     late = replace(item(500), name="a/500.png", label="a")
     again = ingest_items(shelf.services, [late], source="again", now=NOW)
     assert (again["added"], again["reasons"]) == (0, {"recalled": 1})

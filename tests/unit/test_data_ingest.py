@@ -19,6 +19,7 @@ from components.data.ingestion.ingest import IngestReport, ingest
 from components.data.isolation import IsolatedDecoder
 from components.data.manifest import Manifest
 from components.data.png import encode_png
+from components.data.quarantine.register import REGISTER_FILE
 from components.data.shards import ShardReader
 from components.data.sources.item import SourceItem
 from components.errors import ConfigurationError
@@ -69,7 +70,9 @@ def row_of(root: Path, number: int) -> dict[str, Any]:
 
 
 def files(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    """The files of the dataset itself; which files were set aside is told beside it."""
+    paths = [path for path in sorted(root.rglob("*")) if path.is_file() and path.name != REGISTER_FILE]
+    return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import pytest
 
 from components.data.ingestion.arrivals import Arrival, GroupLinks, SplitRules, assign_splits
 from components.data.ingestion.split import Group, first_split, hash_share, later_split, production_split
+from components.data.sources.item import Origin
 from components.params import Data, Split
 
 SHARES = Split()
@@ -80,7 +81,7 @@ def test_a_group_golden_at_one_share_is_golden_at_every_larger_one() -> None:
 
 
 def arrival(image_id: str, group: str, label: str = "a") -> Arrival:
-    return Arrival(image_id, 0, image_id, label, group, "given")
+    return Arrival(image_id, 0, image_id, label, group, "given", Origin("test"))
 
 
 def rules(kind: str, alarmed: frozenset[str] = frozenset()) -> SplitRules:

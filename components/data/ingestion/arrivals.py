@@ -9,11 +9,15 @@ from datetime import datetime
 
 from components import params
 from components.data.ingestion.split import Group, first_split, later_split, production_split
+from components.data.sources.item import Origin
 
 
 @dataclass(slots=True)
 class Arrival:
-    """One new image of an ingest; `shard` is its shard's number and `row` its row, None where no bytes are kept."""
+    """One new image of an ingest; its bytes lie in `row` of the `shard` of that number in the buffer, None: nowhere.
+
+    also_in: further groups that its source put the same bytes in.
+    """
 
     image_id: str
     item_no: int
@@ -21,6 +25,7 @@ class Arrival:
     label: str
     group_id: str
     label_origin: str
+    origin: Origin
     labelled_by: str | None = None
     captured_at: datetime | None = None
     window: str | None = None
@@ -30,6 +35,7 @@ class Arrival:
     split: str | None = None
     state: str = "active"
     reason: str | None = None
+    also_in: tuple[str, ...] = ()
 
 
 class GroupLinks:
@@ -73,8 +79,13 @@ class SplitRules:
             counted = (Group(group_id, _majority(members), len(members)) for group_id, members in groups.items())
             return dict(first_split(counted, self.data.split, self.data.seed))
         if self.kind == "later":
-            return {group_id: later_split(group_id, self.data.split, self.data.seed) for group_id in groups}
+            return {group_id: self._later(group_id, members) for group_id, members in groups.items()}
         return {group_id: self._production(group_id, members) for group_id, members in groups.items()}
+
+    def _later(self, group_id: str, members: list[Arrival]) -> str:
+        if any(arrival.window is not None for arrival in members):  # held when production's labels came, released now
+            return self._production(group_id, members)
+        return later_split(group_id, self.data.split, self.data.seed)
 
     def _production(self, group_id: str, members: list[Arrival]) -> str:
         alarmed = any(arrival.label in self.alarmed for arrival in members)

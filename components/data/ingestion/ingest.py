@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from components.data.ingestion.resemblance import NearDuplicates, link_near_dupl
 from components.data.ingestion.shard_buffer import ShardBuffer
 from components.data.isolation import IsolatedDecoder
 from components.data.manifest import MANIFEST_SCHEMA, Manifest, by_id
+from components.data.quarantine.kept_bytes import Keeper, KeptBytes
+from components.data.quarantine.register import Register
 from components.data.shards import SHARD_SUFFIX
-from components.data.sources.item import SourceItem
+from components.data.sources.item import Origin, SourceItem
 from components.data.sources.seen import SeenFiles
 from components.errors import ConfigurationError
 from components.params import Params
@@ -40,7 +43,8 @@ class IngestReport:
     changed. quarantined: files that cannot be used. held: files left out because they contradict what is stored.
     set_aside: the first thousand of the latter two; reasons: how many there are of each kind. manifest_digest: of the
     manifest as it now is; changed: whether it differs from before. near_duplicates: added images that look the same as
-    another one, which is in their group now; near_conflicts: how many of them have another label than it.
+    another one, which is in their group now; near_conflicts: how many of them have another label than it. noted:
+    whether the register of files that were set aside differs from before.
     """
 
     added: int
@@ -55,6 +59,7 @@ class IngestReport:
     reasons: Mapping[str, int] = field(default_factory=dict)
     near_duplicates: int = 0
     near_conflicts: int = 0
+    noted: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for the command line and the ledger."""
@@ -79,12 +84,15 @@ def ingest(
     *,
     root: Path,
     params: Params,
-    source: str,
+    source: str | Origin,
     alarmed_classes: Collection[str] = (),
     add_classes: Sequence[str] = (),
     production: bool = False,
     decoder: IsolatedDecoder | None = None,
     seen: SeenFiles | None = None,
+    kept: KeptBytes | None = None,
+    reopened: Collection[str] | None = None,
+    at: datetime | None = None,
 ) -> IngestReport:
     """Add the files of a source to the data below `root`, and return what happened to them.
 
@@ -92,7 +100,9 @@ def ingest(
     consensus, corrected) replace stored ones, except in the frozen test set, and confirm equal ones. A group's stored
     split always wins. The manifest is replaced last and at once: a crash before leaves the old one in force, and the
     same ingest again ends with the same bytes. decoder: of several ingests in a row; without, one is started for this.
-    seen: told which file held which image; saving it is the caller's. Raises ConfigurationError, with nothing written,
+    seen: told which file held which image; saving it is the caller's. kept: where the bytes of quarantined files go.
+    reopened: the held images that are judged anew, where `items` are a choice of files and not a whole source. at: when
+    this is, for the register of files that were set aside. Raises ConfigurationError, with nothing written,
     for a label that is not in the class list, an unusable class name, or production labels before there is any other
     data.
     """
@@ -104,9 +114,14 @@ def ingest(
     classes = agreed_classes(manifest.classes, params.data.classes, add_classes)
     finding = not manifest.classes and not params.data.classes  # the first labels make the list
     buffer = ShardBuffer(images, params.data.shard_bytes)
+    register = Register.read(path)
+    origin = source if isinstance(source, Origin) else Origin(source)
     with ExitStack() as undo:
         undo.callback(buffer.discard)
-        intake = Intake(manifest, None if finding else classes, buffer, source, production)
+        keeper = Keeper(kept, params.data.quarantine_bytes, register)
+        intake = Intake(
+            manifest, None if finding else classes, buffer, origin, production, keeper, reopened or (), at
+        )  # fmt: skip
         _take_all(intake, items, decoder or IsolatedDecoder.of(params.data), seen, close=decoder is None)
         buffer.flush()
         near = link_near_duplicates(intake, images, ImageLimits.of(params.data), params.data.near_distance)
@@ -116,11 +131,14 @@ def ingest(
         _split(intake, SplitRules(kind, params.data, frozenset(alarmed_classes)))
         updated = _updated(intake, classes)
         changed = updated is not manifest
+        noted = register.after(intake.aside.table(), updated, origin.source if reopened is None else None)
+        if noted is not register:
+            noted.write(path)
         if changed:
             updated.write(path)
         undo.pop_all()
     _remove_orphans(images, path, updated)
-    return _report(intake, updated, changed, near)
+    return _report(intake, updated, near, changed=changed, noted=noted is not register)
 
 
 def _take_all(
@@ -142,7 +160,7 @@ def _split(intake: Intake, rules: SplitRules) -> None:
     for arrival in arrivals:
         if arrival.state == "held":
             reason, _, where = (arrival.reason or "").partition(": ")
-            intake.hold(arrival.item_no, arrival.name, reason, f"its group lies in {where or 'the frozen test set'}")
+            intake.hold(arrival, reason, f"its group lies in {where or 'the frozen test set'}")
 
 
 def _updated(intake: Intake, classes: tuple[str, ...]) -> Manifest:
@@ -158,7 +176,7 @@ def _updated(intake: Intake, classes: tuple[str, ...]) -> Manifest:
     keep[[intake.replaced[arrival.image_id] for arrival in arrivals if arrival.image_id in intake.replaced]] = False
     tables = [manifest.table.filter(pa.array(keep))]
     tables.append(pa.Table.from_pylist(list(intake.corrections.values()), MANIFEST_SCHEMA))
-    tables.extend(_table(part, intake.buffer.shards, intake.source) for part in _parts(arrivals))
+    tables.extend(_table(part, intake.buffer) for part in _parts(arrivals))
     return Manifest(by_id(pa.concat_tables(tables)), classes)
 
 
@@ -167,14 +185,14 @@ def _parts(arrivals: list[Arrival]) -> Iterator[list[Arrival]]:
         yield arrivals[start : start + _TABLE_ROWS]
 
 
-def _table(arrivals: list[Arrival], shards: list[str], source: str) -> pa.Table:
+def _table(arrivals: list[Arrival], buffer: ShardBuffer) -> pa.Table:
     columns = {name: [getattr(arrival, name) for arrival in arrivals] for name in _KEPT_COLUMNS}
-    columns["shard"] = [None if arrival.shard is None else shards[arrival.shard] for arrival in arrivals]
-    columns["source"] = [source] * len(arrivals)
+    columns["shard"] = [None if arrival.shard is None else buffer.shard(arrival.shard) for arrival in arrivals]
+    columns["source"] = [arrival.origin.source for arrival in arrivals]
     return pa.table(columns, MANIFEST_SCHEMA)
 
 
-def _report(intake: Intake, manifest: Manifest, changed: bool, near: NearDuplicates) -> IngestReport:
+def _report(intake: Intake, manifest: Manifest, near: NearDuplicates, *, changed: bool, noted: bool) -> IngestReport:
     return IngestReport(
         added=sum(arrival.state == "active" for arrival in intake.arrivals.values()),
         duplicates=intake.duplicates,
@@ -188,6 +206,7 @@ def _report(intake: Intake, manifest: Manifest, changed: bool, near: NearDuplica
         reasons=dict(sorted(intake.reasons.items())),
         near_duplicates=near.images,
         near_conflicts=near.conflicts,
+        noted=noted,
     )
 
 

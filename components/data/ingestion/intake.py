@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -16,12 +19,14 @@ from components.data.ingestion.class_list import checked_class_name, unknown_lab
 from components.data.ingestion.shard_buffer import ShardBuffer
 from components.data.isolation import Checked
 from components.data.manifest import Manifest, RowIndex
-from components.data.sources.item import SourceItem
+from components.data.quarantine.kept_bytes import Keeper
+from components.data.quarantine.register import RegisterRows
+from components.data.sources.item import Origin, SourceItem, looks_like_image, printable
 from components.records import SetAside, require_utc
 
 MOST_LISTED = 1000
 
-_JUDGED_BY = ("state", "label", "label_origin", "split", "group_id")
+_JUDGED_BY = ("image_id", "state", "label", "label_origin", "split", "group_id")
 
 _CHECKED_BY_PEOPLE = frozenset({"consensus", "corrected"})
 
@@ -32,14 +37,19 @@ class Intake:
 
     classes: the class list, or None while the first ingest is still finding it. production: labels of images that
     were scored, which correct stored ones. corrections: amended rows of the stored manifest, by their number.
-    replaced: rows of images that were quarantined and are judged anew, by image id.
+    replaced: rows of images that were quarantined or held and are judged anew, by image id. reopened: the ids of those
+    that were held. aside: every file that was set aside, as of `at`.
     """
 
     manifest: Manifest
     classes: Sequence[str] | None
     buffer: ShardBuffer
-    source: str
+    origin: Origin
     production: bool
+    keeper: Keeper
+    reopened: Collection[str] = ()
+    at: datetime | None = None
+    aside: RegisterRows = field(default_factory=RegisterRows)
     arrivals: dict[str, Arrival] = field(default_factory=dict)
     links: GroupLinks = field(default_factory=GroupLinks)
     corrections: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -60,7 +70,9 @@ class Intake:
     def is_new(self, image_id: str) -> bool:
         """Return whether bytes of this hash are nowhere yet, or where they are, are doubted: they are to be decoded."""
         number = self._stored.row(image_id)
-        return image_id not in self.arrivals and (number is None or self._cell("state", number) == "quarantined")
+        if image_id in self.arrivals:
+            return False
+        return number is None or self._cell("state", number) == "quarantined" or image_id in self.reopened
 
     def take(self, file: CheckedItem) -> None:
         """Judge one file. Raises ConfigurationError for a label that is no class."""
@@ -69,23 +81,22 @@ class Intake:
             self._quarantine(item_no, item, item.problem, "the source could not give it")
             return
         if item.label is None:
-            self._quarantine(item_no, item, "no-label", "an ingested image needs a label")
+            self._unlabelled(item_no, item)
             return
         label = self._class_of(item, item.label)
         arrival, number = self.arrivals.get(image_id), self._stored.row(image_id)
         if arrival is not None:
             self._again(item_no, item, label, arrival)
         elif file.checked is not None:
-            self._new(item_no, item, label, image_id, file.checked)
-            if number is not None:
-                self.replaced[image_id] = number
+            self._new(item_no, item, label, image_id, file.checked, number)
         elif number is not None:
             self._known(item_no, item, label, number)
 
-    def hold(self, item_no: int, name: str, reason: str, detail: str) -> None:
-        """Count one file as held and list it."""
+    def hold(self, arrival: Arrival, reason: str, detail: str) -> None:
+        """Count a new image as held and list it."""
         self.held += 1
-        self._set_aside(item_no, name, reason, detail)
+        self._set_aside(arrival.item_no, arrival.name, reason, detail)
+        self._enter(arrival, arrival.image_id, "held", reason, detail, label=arrival.label, group=arrival.group_id)
 
     def stored_splits(self) -> dict[str, set[str]]:
         """Return the splits that the groups met in this ingest already have images in, by group id."""
@@ -107,7 +118,9 @@ class Intake:
         """Return the labels of the new images that can be used."""
         return {arrival.label for arrival in self.arrivals.values() if arrival.state != "quarantined"}
 
-    def _new(self, item_no: int, item: SourceItem, label: str, image_id: str, checked: Checked) -> None:
+    def _new(
+        self, item_no: int, item: SourceItem, label: str, image_id: str, checked: Checked, number: int | None
+    ) -> None:
         arrival = Arrival(
             image_id=image_id,
             item_no=item_no,
@@ -115,6 +128,7 @@ class Intake:
             label=label,
             group_id=item.group or image_id,
             label_origin=item.label_origin,
+            origin=self._origin_of(item),
             labelled_by=item.labelled_by,
             captured_at=None if item.captured_at is None else require_utc(item.captured_at),
             window=item.window,
@@ -122,18 +136,25 @@ class Intake:
         )
         if checked.reason is not None:
             arrival.state, arrival.reason = "quarantined", checked.reason
-            self._quarantine(item_no, item, checked.reason, checked.detail)
+            self._quarantine(item_no, item, checked.reason, checked.detail, image_id=image_id, label=label)
+        elif number is not None and self._cell("shard", number) is not None:
+            arrival.shard, arrival.row = self.buffer.stored(self._cell("shard", number), self._cell("row", number))
         else:
             arrival.shard, arrival.row = self.buffer.add(image_id, item.content, checked)
         self.arrivals[image_id] = arrival
+        if number is not None:
+            self.replaced[image_id] = number
 
     def _again(self, item_no: int, item: SourceItem, label: str, arrival: Arrival) -> None:
         """Judge a file whose bytes came earlier in this ingest."""
         if arrival.state == "quarantined":
-            self._quarantine(item_no, item, arrival.reason or "", "the same bytes came before")
+            self.quarantined += 1
+            self._set_aside(item_no, item.name, arrival.reason or "", "the same bytes came before")
             return
         if item.group:
             self.links.join(item.group, arrival.group_id)
+            if item.group not in (arrival.group_id, *arrival.also_in):
+                arrival.also_in = (*arrival.also_in, item.group)
         if label == arrival.label:
             self.duplicates += 1
         elif self._corrects(item):
@@ -141,13 +162,14 @@ class Intake:
             arrival.label, arrival.label_origin, arrival.labelled_by = label, item.label_origin, item.labelled_by
         else:
             detail = f"the same image came as {arrival.label!r} in {arrival.name}, now as {label!r}"
-            self.hold(item_no, item.name, "label-conflict", detail)
+            self._contradict(item_no, item, arrival.image_id, label, "label-conflict", detail)
 
     def _known(self, item_no: int, item: SourceItem, label: str, number: int) -> None:
         """Judge a file whose bytes are in the manifest, in row `number`."""
         row = self.corrections.get(number) or self._judged_by(number)
         if row["state"] == "recalled":
-            self.hold(item_no, item.name, "recalled", "this image was recalled; it does not come back")
+            self.held += 1
+            self._set_aside(item_no, item.name, "recalled", "this image was recalled; it does not come back")
             return
         if item.group:
             self.links.join(item.group, row["group_id"])
@@ -156,13 +178,13 @@ class Intake:
             self.duplicates += 1
         elif not self._corrects(item):
             detail = f"stored as {row['label']!r}, now given as {label!r}; the stored label stays"
-            self.hold(item_no, item.name, "label-conflict", detail)
+            self._contradict(item_no, item, row["image_id"], label, "label-conflict", detail)
         elif row["split"] == "frozen_test":
             if confirms:
                 self.duplicates += 1
             else:
                 detail = f"stored as {row['label']!r}, people say {label!r}; the frozen test set is never changed"
-                self.hold(item_no, item.name, "frozen-test", detail)
+                self._contradict(item_no, item, row["image_id"], label, "frozen-test", detail)
         else:
             self.duplicates += confirms
             self.relabelled += not confirms
@@ -186,7 +208,7 @@ class Intake:
     def _class_of(self, item: SourceItem, label: str) -> str:
         known = self._labels.get(label)
         if known is None:
-            where = f"{self.source}: {item.name}"
+            where = f"{self._origin_of(item).source}: {item.name}"
             known = checked_class_name(label, where)
             if self.classes is not None and known not in self.classes:
                 raise unknown_label(known, self.classes, where)
@@ -202,9 +224,69 @@ class Intake:
             values = self._columns[column] = [distinct[index] for index in encoded.indices.to_pylist()]
         return values[number]
 
-    def _quarantine(self, item_no: int, item: SourceItem, reason: str, detail: str) -> None:
+    def _origin_of(self, item: SourceItem | Arrival) -> Origin:
+        return item.origin or self.origin
+
+    def _unlabelled(self, item_no: int, item: SourceItem) -> None:
+        image_id = item.image_id or (hashlib.sha256(item.content).hexdigest() if item.content else None)
+        self._quarantine(item_no, item, "no-label", "an ingested image needs a label", image_id=image_id)
+
+    def _quarantine(
+        self,
+        item_no: int,
+        item: SourceItem,
+        reason: str,
+        detail: str,
+        *,
+        image_id: str | None = None,
+        label: str | None = None,
+    ) -> None:
         self.quarantined += 1
         self._set_aside(item_no, item.name, reason, detail)
+        worth_it = image_id is not None and (reason != "no-label" or looks_like_image(item.name))
+        kept = self.keeper.keep(image_id, item.content) if image_id is not None and worth_it else 0
+        given = label or (None if item.label is None else printable(item.label))
+        self._enter(
+            item, image_id, "quarantined", reason, detail, label=given, group=item.group or image_id, kept=kept
+        )  # fmt: skip
+
+    def _contradict(self, item_no: int, item: SourceItem, image_id: str, label: str, reason: str, detail: str) -> None:
+        """Hold a file whose image is stored, under another label than `label`."""
+        self.held += 1
+        self._set_aside(item_no, item.name, reason, detail)
+        self._enter(item, image_id, "held", reason, detail, label=label, group=item.group or image_id)
+
+    def _enter(
+        self,
+        file: SourceItem | Arrival,
+        image_id: str | None,
+        state: str,
+        reason: str,
+        detail: str,
+        *,
+        label: str | None,
+        group: str | None,
+        kept: int = 0,
+    ) -> None:
+        """Note a file for the register."""
+        row = {
+            "image_id": image_id,
+            "name": file.name,
+            "state": state,
+            "reason": reason,
+            "detail": detail,
+            "label": label,
+            "group_id": None if group == image_id else group,
+            "also_in": json.dumps(list(file.also_in if isinstance(file, Arrival) else ())),
+            "captured_at": file.captured_at,
+            "label_origin": file.label_origin,
+            "labelled_by": file.labelled_by,
+            "window": file.window,
+            "model_version": file.model_version,
+            "kept": kept,
+            "at": self.at,
+        }
+        self.aside.add(row, self._origin_of(file))
 
     def _set_aside(self, item_no: int, name: str, reason: str, detail: str) -> None:
         self.reasons[reason] += 1

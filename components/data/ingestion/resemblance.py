@@ -33,10 +33,14 @@ def link_near_duplicates(intake: Intake, images: Path, limits: ImageLimits, with
     if not new or within == 0:
         return NearDuplicates(0, 0)
     reader = ShardReader(images)
-    shards = np.fromiter((arrival.shard for arrival in new), np.int32, len(new))
+    numbers, shards = np.unique(
+        np.fromiter((arrival.shard for arrival in new if arrival.shard is not None), np.int32), return_inverse=True
+    )
     places = {
-        "shard": pa.DictionaryArray.from_arrays(shards, intake.buffer.shards),
-        "row": np.fromiter((arrival.row for arrival in new), np.int32, len(new)),
+        "shard": pa.DictionaryArray.from_arrays(
+            shards.astype(np.int32), [intake.buffer.shard(int(number)) for number in numbers]
+        ),
+        "row": np.fromiter((arrival.row for arrival in new if arrival.row is not None), np.int32),
     }
     arrived = read_descriptors(reader, pa.table(places), limits)
     rows = intake.manifest.select()

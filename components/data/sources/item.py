@@ -15,6 +15,15 @@ _IGNORED = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a file came from. spec and columns: what opens its source again; None where nothing does."""
+
+    source: str
+    spec: str | None = None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SourceItem:
     """One file of a source. `problem` is a rule that set it aside unread: `content` is then empty.
 
@@ -22,7 +31,8 @@ class SourceItem:
     label_origin: given | consensus | corrected. window and model_version: of the prediction that people labelled.
     problem: unsafe-path | missing-file | symlink | too-many-bytes | unreadable | nested-archive, and of a list's row
     empty-path | bad-row | bad-label | bad-time. stamp: what tells this state of the file from any other. image_id: of a
-    file that was met before in this state and was therefore not read; `again` reads it.
+    file that was met before in this state and was therefore not read; `again` reads it. origin: where it came from, if
+    not from the source that is being read.
     """
 
     name: str
@@ -38,6 +48,7 @@ class SourceItem:
     stamp: bytes | None = None
     image_id: str | None = None
     read: Callable[[], Content] | None = None
+    origin: Origin | None = None
 
     def again(self) -> SourceItem:
         """Return the file, read; only before the next one is taken from the source."""

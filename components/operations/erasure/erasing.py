@@ -81,6 +81,7 @@ def erase(services: Services, image_ids: Sequence[str], *, actor: str, reason: s
         _require_rest_is_safe(objects, past.newest, there, image_ids)
         there |= {**objects.in_remote(shown.pages), **objects.in_cache(shown.pages)}
         pictures = _erase_pixels(services, image_ids)
+        kept = services.quarantine.remove(image_ids)
         pages = _remove_pages(services, image_ids)
         runs = remove_from_runs(services, past, shown)
         remove_visible(services.workspace.root, past.paths, shown)
@@ -92,6 +93,7 @@ def erase(services: Services, image_ids: Sequence[str], *, actor: str, reason: s
         "objects": sorted(there),
         "object_bytes": sum(there.values()),
         "pictures": pictures,
+        "kept": kept,
         "pages": pages,
         "audit_pages": sum(name in there for name in shown.pages),
         "models_with_audit_pages": runs,
@@ -101,7 +103,7 @@ def erase(services: Services, image_ids: Sequence[str], *, actor: str, reason: s
     with services.database.transaction() as connection:
         # While a batch is being scored its next shard may hold an image that was read before the recall.
         erased = [] if result["being_scored"] else recalls.set_erased(connection, image_ids, now)
-        if erased or there or pictures or pages:
+        if erased or there or pictures or kept or pages:
             ledger.record(
                 connection, kind=KIND, actor=actor, action="erased", reason=reason, now=now,
                 evidence={**result, "images": list(image_ids)},

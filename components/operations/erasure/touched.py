@@ -95,7 +95,9 @@ def _notes(row: dict[str, Any] | None, traced: dict[str, Any], trained: list[int
     if row is None:
         notes.append("never ingested: the dataset gets a row that keeps it out")
     elif row["state"] == "quarantined":
-        notes.append(f"quarantined ({row['reason']}): no bytes of it are stored in the dataset")
+        notes.append(
+            f"quarantined ({row['reason']}): no bytes of it are in the dataset; kept ones go with --purge-history"
+        )
     elif row["state"] == "active" and row["split"] in _MEASURED:
         notes.append(_MEASURED[row["split"]])
     if trained:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from components.data.manifest import ids_from
+from components.data.quarantine.register import Register
 from components.errors import ConfigurationError, DataError
 from components.operations.lineage.past import Past
 from components.operations.services import Services
@@ -75,6 +76,7 @@ def image_id_of(services: Services, past: Past, text: str) -> str:
     found: set[str] = set()
     if past.versions:  # rows are never taken out of a manifest, so the newest one knows every image
         found.update(ids_from(past.objects.file(past.newest.manifest), prefix, lineage.MOST_MATCHES))
+    found.update(_set_aside(services, prefix))
     if len(prefix) < 64:
         found.update(lineage.scored_images_from(services.database, prefix))
     elif not found and lineage.predictions_of(services.database, [prefix]):
@@ -84,6 +86,13 @@ def image_id_of(services: Services, past: Past, text: str) -> str:
     if not found:
         raise DataError(f"image {text} is unknown: it was neither ingested nor scored here")
     return found.pop()
+
+
+def _set_aside(services: Services, prefix: str) -> set[str]:
+    """Return the images that were set aside without a row of their own, as the visible folder has them."""
+    workspace = services.workspace
+    register = Register.read(workspace.root / workspace.params.paths.manifest)
+    return {name for name in register.table["image_id"].to_pylist() if name is not None and name.startswith(prefix)}
 
 
 def _as_said(services: Services, past: Past, kind: str, text: str) -> Named:

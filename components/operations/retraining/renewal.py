@@ -13,12 +13,19 @@ from typing import Any
 from components.alerts.message import failure_alert, kept_champion_alert, recovered_alert
 from components.data.code_lock import write_code_lock
 from components.data.ingestion.ingest import ingest
+from components.data.quarantine.register import Register
 from components.data.sources.opening import SourceItem
 from components.data.versions import WorkspaceClone, latest_dataset
 from components.errors import RefusedError
 from components.evaluation.gate import EVERY_CLASS
 from components.operations.alerting import recover, send
-from components.operations.ingestion import code_lock_sources, dataset_paths
+from components.operations.ingestion import (
+    code_lock_sources,
+    commit_data,
+    dataset_paths,
+    forget_bytes,
+    register_target,
+)
 from components.operations.promotion import promote
 from components.operations.retraining.attempt import REQUEST_TAG, RETRAINING, Attempt, require_claim
 from components.operations.retraining.class_mix import production_mix
@@ -39,19 +46,19 @@ def collect_labels(services: Services, clone: WorkspaceClone, attempt: Attempt, 
     Groups that the hash puts into the golden set never train; in alarmed classes that is a larger share.
     """
     params = load_params(clone.root / "params.yaml")
-    paths = dataset_paths(params)
-    clone.pull(*paths)
+    clone.pull(*dataset_paths(params), register_target(params))
+    manifest = clone.root / params.paths.manifest
     settled = labelling.settled_labels(services.database)
     usable, held = todays_answers(services, clone, settled)
     if usable:
+        before = Register.read(manifest)
         report = ingest(
             _as_items(services, usable), root=clone.root, params=params, source="production",
-            alarmed_classes=tuple(attempt.alarmed), production=True,
+            alarmed_classes=tuple(attempt.alarmed), production=True, kept=services.quarantine, at=now,
         )  # fmt: skip
-        if report.changed:
-            message = f"Add {report.added} labelled predictions, correct {report.corrected}"
-            clone.commit_dataset(paths, message, now)
-            clone.publish()
+        message = f"Add {report.added} labelled predictions, correct {report.corrected}"
+        commit_data(clone, params, message, changed=report.changed, noted=report.noted, now=now)
+        forget_bytes(services, before, Register.read(manifest))
     version = latest_dataset(clone.root)
     if version is None:
         raise RefusedError("there is no data yet; bring images in with `perennial ingest SOURCE`")

@@ -10,8 +10,10 @@ import pyarrow as pa
 
 from components.data.decode import ImageLimits
 from components.data.described import read_descriptors
+from components.data.ingestion.arrivals import Arrival
 from components.data.ingestion.intake import Intake
 from components.data.ingestion.near_duplicates import near_pairs
+from components.data.ingestion.shard_buffer import ShardBuffer
 from components.data.shards import ShardReader
 
 
@@ -32,19 +34,9 @@ def link_near_duplicates(intake: Intake, images: Path, limits: ImageLimits, with
     new = [arrival for arrival in intake.arrivals.values() if arrival.shard is not None]
     if not new or within == 0:
         return NearDuplicates(0, 0)
-    reader = ShardReader(images)
-    numbers, shards = np.unique(
-        np.fromiter((arrival.shard for arrival in new if arrival.shard is not None), np.int32), return_inverse=True
-    )
-    places = {
-        "shard": pa.DictionaryArray.from_arrays(
-            shards.astype(np.int32), [intake.buffer.shard(int(number)) for number in numbers]
-        ),
-        "row": np.fromiter((arrival.row for arrival in new if arrival.row is not None), np.int32),
-    }
-    arrived = read_descriptors(reader, pa.table(places), limits)
+    arrived = read_descriptors(ShardReader(images), _places(new, intake.buffer), limits)
     rows = intake.manifest.select()
-    stored = read_descriptors(reader, rows.select(["shard", "row"]), limits)
+    stored = read_descriptors(ShardReader(images), rows.select(["shard", "row"]), limits)
     pairs = near_pairs(arrived, stored, within=within)
     beside = pairs.second[pairs.second >= len(new)] - len(new)
     found = rows.take(pa.array(beside)).select(["group_id", "label"]).to_pydict()
@@ -60,3 +52,12 @@ def link_near_duplicates(intake: Intake, images: Path, limits: ImageLimits, with
         if label != one.label:
             conflicting |= both
     return NearDuplicates(len(alike), len(conflicting))
+
+
+def _places(new: list[Arrival], buffer: ShardBuffer) -> pa.Table:
+    """Return where the bytes of new images lie: shard and row."""
+    given = np.fromiter((arrival.shard for arrival in new if arrival.shard is not None), np.int32)
+    numbers, shards = np.unique(given, return_inverse=True)
+    names = [buffer.shard(int(number)) for number in numbers]
+    rows = np.fromiter((arrival.row for arrival in new if arrival.row is not None), np.int32)
+    return pa.table({"shard": pa.DictionaryArray.from_arrays(shards.astype(np.int32), names), "row": rows})

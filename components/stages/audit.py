@@ -16,6 +16,7 @@ from components.labels.conflicts import find_conflicts
 from components.labels.findings import Audited, ranked, write_findings
 from components.labels.image_issues import find_image_issues
 from components.labels.issues import find_issues
+from components.labels.noise import estimate_noise
 from components.labels.stale import find_stale, write_stale
 from components.labels.suspects import write_out_of_fold, write_suspects
 from components.model.backbones import recorded_statistics
@@ -58,7 +59,7 @@ def run(params: Params) -> None:
     if params.audit.features.backbone:
         seen = _features(stored, learning.rows, params)
         probabilities = agreed(probabilities, head_out_of_fold(seen, counted, fold, len(classes)))
-    issues = find_issues(labels, probabilities)
+    issues, noise = find_issues(labels, probabilities), estimate_noise(labels, probabilities)
     not_judged = unjudgeable_classes(groups, labels, len(classes), params.audit.folds)
     issues = replace(issues, suspect=issues.suspect & ~np.isin(labels, not_judged))
 
@@ -84,6 +85,7 @@ def run(params: Params) -> None:
         "share": round(float(issues.suspect.mean()), 5),
         "agreement": round(float((issues.likely == labels).mean()), 5),
         "classes": audited.class_rows(issues, not_judged),
+        "noise": noise.report(classes) if noise is not None else {},
         "not_judged": [classes[k] for k in not_judged],
         "image_issues": looks.report(),
         "near_duplicates": alike.report(),

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from components.data.annotations import read_annotations, write_with_annotations
 from components.data.decode import ImageLimits
 from components.data.files import TEMPORARY_SUFFIX
 from components.data.ingestion.arrivals import Arrival, SplitRules, assign_splits
 from components.data.ingestion.checking import check_items
 from components.data.ingestion.class_list import agreed_classes
 from components.data.ingestion.intake import Intake
+from components.data.ingestion.opinions import Merged
 from components.data.ingestion.resemblance import NearDuplicates, link_near_duplicates
 from components.data.ingestion.shard_buffer import ShardBuffer
 from components.data.isolation import IsolatedDecoder
@@ -40,7 +42,8 @@ class IngestReport:
     changed. quarantined: files that cannot be used. held: files left out because they contradict what is stored.
     set_aside: the first thousand of the latter two; reasons: how many there are of each kind. manifest_digest: of the
     manifest as it now is; changed: whether it differs from before. near_duplicates: added images that look the same as
-    another one, which is in their group now; near_conflicts: how many of them have another label than it.
+    another one, which is in their group now; near_conflicts: how many of them have another label than it. opinions: of
+    named annotators, how many were given, by how many, about how many images, and what became of them; or nothing.
     """
 
     added: int
@@ -55,6 +58,7 @@ class IngestReport:
     reasons: Mapping[str, int] = field(default_factory=dict)
     near_duplicates: int = 0
     near_conflicts: int = 0
+    opinions: Mapping[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for the command line and the ledger."""
@@ -70,6 +74,7 @@ class IngestReport:
             "reasons": dict(self.reasons),
             "near_duplicates": self.near_duplicates,
             "near_conflicts": self.near_conflicts,
+            "opinions": dict(self.opinions),
             "set_aside": [asdict(entry) for entry in self.set_aside],
         }
 
@@ -90,11 +95,12 @@ def ingest(
 
     Every image is decoded once to check it; it is known by the SHA-256 of its bytes. Labels from people (production,
     consensus, corrected) replace stored ones, except in the frozen test set, and confirm equal ones. A group's stored
-    split always wins. The manifest is replaced last and at once: a crash before leaves the old one in force, and the
-    same ingest again ends with the same bytes. decoder: of several ingests in a row; without, one is started for this.
-    seen: told which file held which image; saving it is the caller's. Raises ConfigurationError, with nothing written,
-    for a label that is not in the class list, an unusable class name, or production labels before there is any other
-    data.
+    split always wins. What named annotators say of one image is no conflict: it is kept beside the manifest, and what
+    most of them say is the image's label. The manifest is replaced last and at once: a crash before leaves the old one
+    in force, and the same ingest again ends with the same bytes. decoder: of several ingests in a row; without, one is
+    started for this. seen: told which file held which image; saving it is the caller's. Raises ConfigurationError, with
+    nothing written, for a label that is not in the class list, an unusable class name, or production labels before
+    there is any other data.
     """
     images, path = root / params.paths.images, root / params.paths.manifest
     manifest = Manifest.read(path) if path.exists() else Manifest.empty()
@@ -109,18 +115,20 @@ def ingest(
         intake = Intake(manifest, None if finding else classes, buffer, source, production)
         _take_all(intake, items, decoder or IsolatedDecoder.of(params.data), seen, close=decoder is None)
         buffer.flush()
+        opinions = intake.opinions.merged_into(read_annotations(manifest, path))
+        intake.settle(opinions)
         near = link_near_duplicates(intake, images, ImageLimits.of(params.data), params.data.near_distance)
         if finding:
             classes = tuple(sorted({*classes, *intake.usable_labels()}))
         kind = "first" if first else "production" if production else "later"
         _split(intake, SplitRules(kind, params.data, frozenset(alarmed_classes)))
         updated = _updated(intake, classes)
-        changed = updated is not manifest
+        changed = updated is not manifest or bool(opinions.changed)
         if changed:
-            updated.write(path)
+            updated = write_with_annotations(updated, opinions.table, path)
         undo.pop_all()
     _remove_orphans(images, path, updated)
-    return _report(intake, updated, changed, near)
+    return _report(intake, updated, changed, near, opinions)
 
 
 def _take_all(
@@ -158,7 +166,7 @@ def _updated(intake: Intake, classes: tuple[str, ...]) -> Manifest:
     tables = [manifest.table.filter(pa.array(keep))]
     tables.append(pa.Table.from_pylist(list(intake.corrections.values()), MANIFEST_SCHEMA))
     tables.extend(_table(part, intake.buffer.shards, intake.source) for part in _parts(arrivals))
-    return Manifest(pa.concat_tables(tables).sort_by("image_id"), classes)
+    return replace(manifest, table=pa.concat_tables(tables).sort_by("image_id"), classes=classes)
 
 
 def _parts(arrivals: list[Arrival]) -> Iterator[list[Arrival]]:
@@ -174,7 +182,7 @@ def _table(arrivals: list[Arrival], shards: list[str], source: str) -> pa.Table:
     return pa.table(columns, MANIFEST_SCHEMA)
 
 
-def _report(intake: Intake, manifest: Manifest, changed: bool, near: NearDuplicates) -> IngestReport:
+def _report(intake: Intake, manifest: Manifest, changed: bool, near: NearDuplicates, opinions: Merged) -> IngestReport:
     return IngestReport(
         added=sum(arrival.state == "active" for arrival in intake.arrivals.values()),
         duplicates=intake.duplicates,
@@ -188,7 +196,25 @@ def _report(intake: Intake, manifest: Manifest, changed: bool, near: NearDuplica
         reasons=dict(sorted(intake.reasons.items())),
         near_duplicates=near.images,
         near_conflicts=near.conflicts,
+        opinions=_told(intake, opinions),
     )
+
+
+def _told(intake: Intake, opinions: Merged) -> dict[str, int]:
+    """Return what the report says of opinions."""
+    given = intake.opinions
+    if not given.rows:
+        return {}
+    return {
+        "given": given.rows,
+        "images": len(given.said),
+        "annotators": len({who for said in given.said.values() for who in said}),
+        "new": opinions.added,
+        "revised": opinions.revised,
+        "contradicted": given.contradicted,
+        "ties": intake.tied,
+        "frozen": intake.frozen,
+    }
 
 
 def _remove_orphans(images: Path, beside: Path, manifest: Manifest) -> None:

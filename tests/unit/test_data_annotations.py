@@ -256,6 +256,8 @@ def test_lists_name_annotators_and_a_name_that_is_none_costs_its_row(tmp_path: P
 
     assert [item.annotator for item in items if item.problem is None] == ["ada", "bob", HOSTILE, "Am\u00e9lie", "ada"]
     assert Counter(item.problem for item in items if item.problem) == {"no-annotator": 1, "bad-annotator": 3}
+    unlabelled = write_list(tmp_path / f"unlabelled.{kind}", [{"path": "0.png", "annotator": ""}])
+    assert [item.problem for item in open_source(str(unlabelled), limits=LIMITS, cache=tmp_path)] == [None]  # to score
     without = ColumnNames.parse(["label=species", "annotator="])
     assert {item.annotator for item in open_source(str(path), limits=LIMITS, cache=tmp_path, columns=without)} == {None}
 

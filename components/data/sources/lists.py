@@ -109,7 +109,8 @@ def read_list(file: BinaryIO, name: str, names: ColumnNames) -> ImageList:
             if len(problems) > MOST_ROWS:
                 raise DataError(f"{name} has more than {MOST_ROWS} rows; split it")
     if source.annotated and problems:
-        problems = array("b", np.where(texts[3].empty() & (np.frombuffer(problems, np.int8) == 0), _NOBODY, problems))
+        by_nobody = texts[3].empty() & ~texts[1].empty() & (np.frombuffer(problems, np.int8) == 0)
+        problems = array("b", np.where(by_nobody, _NOBODY, problems).astype(np.int8).tobytes())
     if problems and not problems.count(0):
         raise DataError(
             f"{name}: none of its {len(problems)} rows can be used; row 1: {_WHY[_PROBLEMS[problems[0]] or '']}"

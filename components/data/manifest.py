@@ -29,7 +29,7 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("source", pa.string()),
         pa.field("name", pa.string()),
         pa.field("captured_at", pa.timestamp("us", tz="UTC")),
-        pa.field("label_origin", pa.string()),  # given | consensus | corrected
+        pa.field("label_origin", pa.string()),  # given | opinions (their majority) | consensus | corrected
         pa.field("labelled_by", pa.string()),
         pa.field("group_id", pa.string()),
         pa.field("state", pa.string(), False),  # active | quarantined | held | recalled
@@ -45,15 +45,20 @@ Row = dict[str, Any]
 
 _ID_CHARACTERS = 64
 _CLASSES_KEY = b"perennial.classes"
+_ANNOTATIONS_KEY = b"perennial.annotations"
 _ROW_GROUP = 131_072
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """All rows, sorted by image id, and the class list whose order gives every class its index."""
+    """All rows, sorted by image id, and the class list whose order gives every class its index.
+
+    annotations: SHA-256 of the file with the annotators' opinions beside it, None where there never were any.
+    """
 
     table: pa.Table
     classes: tuple[str, ...]
+    annotations: str | None = None
 
     @classmethod
     def empty(cls) -> Manifest:
@@ -82,7 +87,11 @@ class Manifest:
         stored = (schema.metadata or {}).get(_CLASSES_KEY)
         if stored is None or not schema.remove_metadata().equals(MANIFEST_SCHEMA):
             raise DataError(f"{path} is not a manifest of this version: it has columns {', '.join(schema.names)}")
-        return cls(table.replace_schema_metadata(None), tuple(json.loads(stored)))
+        annotations = schema.metadata.get(_ANNOTATIONS_KEY)
+        return cls(
+            table.replace_schema_metadata(None), tuple(json.loads(stored)),
+            None if annotations is None else annotations.decode(),
+        )  # fmt: skip
 
     @classmethod
     def classes_at(cls, path: Path) -> tuple[str, ...]:
@@ -123,6 +132,8 @@ class Manifest:
 
     def _encode(self, sink: Any) -> None:
         metadata = {_CLASSES_KEY: json.dumps(list(self.classes), ensure_ascii=False).encode()}
+        if self.annotations is not None:
+            metadata[_ANNOTATIONS_KEY] = self.annotations.encode()
         table = by_id(self.table.cast(MANIFEST_SCHEMA))
         schema = MANIFEST_SCHEMA.with_metadata(metadata)
         with pq.ParquetWriter(sink, schema, compression="zstd", version="2.6") as writer:

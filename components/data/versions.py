@@ -89,15 +89,15 @@ class WorkspaceClone:
             dvc("pull", *[f"{t}.dvc" for t in known], cwd=self.root)
 
     def commit_dataset(self, targets: Sequence[str], message: str, now: datetime) -> str:
-        """Version `targets` with DVC, commit, tag, and return the tag `data/YYYY-MM-DD-n`."""
+        """Version those `targets` that are there with DVC, commit, tag, and return the tag `data/YYYY-MM-DD-n`."""
         self.commit_files(targets, message)
         tag = next_tag(self.root, now)
         git("tag", "--annotate", tag, "-m", message, cwd=self.root)
         return tag
 
     def commit_files(self, targets: Sequence[str], message: str) -> str:
-        """Version `targets` with DVC, commit, and return the commit: no new dataset version."""
-        dvc("add", *targets, cwd=self.root)
+        """Version those `targets` that are there with DVC, commit, and return the commit: no new dataset version."""
+        dvc("add", *[target for target in targets if (self.root / target).exists()], cwd=self.root)
         return commit_all(self.root, message)
 
     def commit(self, message: str) -> str:
@@ -148,7 +148,8 @@ def past_checkout(*, origin: str, state: Path, commit: str, targets: Sequence[st
     """Yield a folder with the workspace as of `commit` and `targets`, its .dvc files or stages' outputs, to read from.
 
     No lock is needed: it is a clone of its own, and nothing of it is published. Images that were erased since are
-    recalled in its manifest. Raises ServiceError where the commit or an output cannot be had.
+    recalled in its manifest. A .dvc file that the commit does not have is passed over. Raises ServiceError where the
+    commit or an output cannot be had.
     """
     state.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=PAST_PREFIX, dir=state) as temporary:
@@ -166,7 +167,8 @@ def _pull_past(root: Path, targets: Sequence[str]) -> tuple[str, ...]:
     old = OldVersion.prepare(root) if of_dataset else None
     # Apart: of .dvc files and outputs in one call, DVC 3.67 silently leaves the files of the .dvc files out.
     files = [target for target in targets if target.endswith(".dvc")]
-    for some in (files, [target for target in targets if target not in files]):
+    there = [target for target in files if (root / target).exists()]
+    for some in (there, [target for target in targets if target not in files]):
         if some:
             dvc("pull", *some, cwd=root)
     return old.finish() if old is not None else ()

@@ -9,6 +9,7 @@ from typing import Any
 MOST_CLASSES = 60
 ORIGINS = {
     "given": "as they came with the images",
+    "opinions": "what most of several annotators said",
     "consensus": "agreed on by several people",
     "corrected": "corrected by people",
 }

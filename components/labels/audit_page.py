@@ -7,13 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.labels.annotators import OPINIONS
 from components.labels.findings import CONFLICT, LABEL, Finding
 from components.labels.image_issues import IMAGE_ISSUES
 
 PAGE_FILE = "audit.html"
 MOST_SHOWN = 240
 MOST_CLASSES = 40
-KINDS = {LABEL: "label", CONFLICT: "near-duplicates", **{kind: kind.replace("_", " ") for kind in IMAGE_ISSUES}}
+MOST_ANNOTATORS = 40
+KINDS = {
+    LABEL: "label",
+    OPINIONS: "annotators",
+    CONFLICT: "near-duplicates",
+    **{kind: kind.replace("_", " ") for kind in IMAGE_ISSUES},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,10 @@ def write_audit_page(
         "meanings": IMAGE_ISSUES,
         "classes": classes[:MOST_CLASSES],
         "further_classes": len(classes) - len(classes[:MOST_CLASSES]),
+        "crowd": metrics.get("annotators"),  # audits of before have none
+        "most_annotators": MOST_ANNOTATORS,
         "label": LABEL,
+        "of_labels": (LABEL, OPINIONS),
         "conflict": CONFLICT,
     }
     write_page(page_environment("components.labels").get_template("audit.html").render(context), path)

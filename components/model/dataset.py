@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from components.data.decode import ImageLimits, ImageRejected, decode
+from components.data.ingestion.opinions import OPINIONS
 from components.data.manifest import Manifest
 from components.data.shards import ShardReader
 from components.data.turns import DecodingTurns, available_cores
@@ -23,6 +24,7 @@ from components.model.inputs import ImageSet, channel_statistics
 from components.model.preprocess import PreprocessSpec, decode_and_resize
 from components.params import Params, Preprocess, Train
 
+_UNCONFIRMED = frozenset({"given", OPINIONS})
 ROWS_AT_ONCE = 256  # a thread's turn, long enough for its cost not to matter
 
 
@@ -133,7 +135,7 @@ class LearningSet:
 
     rows: the manifest's, by image id. data: weights are those of production rows, audit aside. training: (N,) bool, in
     the training split rather than validation. production: (N,) bool, labelled from production. given: (N,) bool, the
-    label is as it came, confirmed by nobody.
+    label is as it came, of one or several annotators, and confirmed by nobody since.
     """
 
     rows: pa.Table
@@ -182,5 +184,5 @@ def load_learning(stored: StoredImages, preprocess: Preprocess, train: Train) ->
         data=ImageSet(images, stored.labels(rows), weights),
         training=training,
         production=production,
-        given=np.array([origin == "given" for origin in rows["label_origin"].to_pylist()], dtype=bool),
+        given=np.array([origin in _UNCONFIRMED for origin in rows["label_origin"].to_pylist()], dtype=bool),
     )

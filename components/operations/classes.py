@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from components.data.annotations import read_annotations, write_with_annotations
 from components.data.ingestion import class_changes
 from components.data.ingestion.class_changes import Add, ClassChange, Split, describe, former_names, listed, touched
 from components.data.ingestion.class_history import ClassHistory, shown_name
@@ -18,7 +19,7 @@ from components.data.quarantine.register import Register
 from components.data.versions import WorkspaceClone, latest_dataset, past_checkout
 from components.errors import RefusedError
 from components.operations.carrying import OlderLists
-from components.operations.ingestion import exclusive_clone, register_target, splits_path
+from components.operations.ingestion import dataset_paths, exclusive_clone, register_target, splits_path
 from components.operations.retraining.written_params import carry_classes
 from components.operations.services import Services
 from components.params import Params, load_params
@@ -82,14 +83,15 @@ def change_classes(services: Services, ask: AskedChange, *, apply: bool, actor: 
     with (_writing if apply else _reading)(services) as dataset:
         change = ask(dataset.manifest)
         changed = class_changes.applied(dataset.manifest, change)
+        opinions, lost = class_changes.carried_opinions(read_annotations(dataset.manifest, dataset.path), change)
         history = dataset.history.after(change, now=now, by=actor)
-        result = _told(services, dataset, change, changed, history)
+        result = {**_told(services, dataset, change, changed, history), "opinions_lost": lost}
         if not apply:
             return {**result, "applied": False, "dataset_version": None}
         carry_classes(dataset.root / "params.yaml", change, changed.classes)
-        changed.write(dataset.path)
+        write_with_annotations(changed, opinions, dataset.path)
         history.write(dataset.path)
-        targets = [dataset.params.paths.manifest, *_rename_set_aside(dataset, change)]
+        targets = [*dataset_paths(dataset.params)[1:], *_rename_set_aside(dataset, change)]
         if isinstance(change, Split):
             targets.append(splits_path(dataset.params))
         clone = WorkspaceClone(dataset.root)
@@ -135,9 +137,9 @@ def _reading(services: Services) -> Iterator[_Dataset]:
     """Yield the newest dataset version without waiting for a retraining under way."""
     workspace = services.workspace
     _require_data(services)
-    manifest = f"{workspace.params.paths.manifest}.dvc"
+    targets = [f"{path}.dvc" for path in dataset_paths(workspace.params)[1:]]
     with past_checkout(
-        origin=workspace.origin, state=workspace.state, commit="origin/main", targets=[manifest]
+        origin=workspace.origin, state=workspace.state, commit="origin/main", targets=targets
     ) as root:  # fmt: skip
         yield _Dataset.at(root, images=False)
 
@@ -148,7 +150,7 @@ def _writing(services: Services) -> Iterator[_Dataset]:
     _require_data(services)
     with exclusive_clone(services, "classes") as clone:
         params = load_params(clone.root / "params.yaml")
-        clone.pull(params.paths.manifest, splits_path(params), register_target(params))
+        clone.pull(*dataset_paths(params)[1:], splits_path(params), register_target(params))
         yield _Dataset.at(clone.root, images=True)
 
 

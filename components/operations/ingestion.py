@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from components.data.annotations import annotations_path
 from components.data.ingestion.class_changes import Add, name_in_use
 from components.data.ingestion.class_history import SPLITS_FILE, ClassHistory
 from components.data.ingestion.ingest import ingest
@@ -43,9 +44,9 @@ def exclusive_clone(services: Services, name: str) -> Iterator[WorkspaceClone]:
         fast_forward(workspace.root, workspace.origin)
 
 
-def dataset_paths(params: Params) -> tuple[str, str]:
-    """Return the versioned paths of a dataset: the shards' folder and the manifest."""
-    return params.paths.images, params.paths.manifest
+def dataset_paths(params: Params) -> tuple[str, str, str]:
+    """Return the versioned paths of a dataset: the shards' folder, the manifest, and annotations, if there are any."""
+    return params.paths.images, params.paths.manifest, annotations_path(Path(params.paths.manifest)).as_posix()
 
 
 def splits_path(params: Params) -> str:

@@ -1,16 +1,19 @@
-"""The stage that doubts: labels, images, and what is out of date."""
+"""The stage that doubts: labels and who gave them, images, and what is out of date."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from components.data.annotations import read_annotations
 from components.data.described import read_descriptors
 from components.data.manifest import RowIndex
+from components.labels.annotators import judge_annotators
 from components.labels.audit_page import PAGE_FILE, Shown, write_audit_page
 from components.labels.conflicts import find_conflicts
 from components.labels.findings import Audited, ranked, write_findings
@@ -72,9 +75,15 @@ def run(params: Params) -> None:
     looks = find_image_issues(DecodedImages(stored, learning.rows))
     descriptors = read_descriptors(stored.reader, learning.rows, stored.limits)
     alike = find_conflicts(descriptors, labels, params.data.near_distance)
+    crowd = judge_annotators(
+        read_annotations(stored.manifest, Path(params.paths.manifest)), image_ids, labels, classes, probabilities,
+        not_judged,
+    )  # fmt: skip
+    crowd.write(folder)
     findings = ranked(
         [
             *audited.of_labels(issues),
+            *crowd.findings(),
             *audited.of_images(looks),
             *audited.of_conflicts(alike),
         ]
@@ -89,6 +98,7 @@ def run(params: Params) -> None:
         "not_judged": [classes[k] for k in not_judged],
         "image_issues": looks.report(),
         "near_duplicates": alike.report(),
+        "annotators": crowd.report(),
         "findings": len(findings),
         "policy": _POLICY_WORDS[params.audit.policy],
         "method": _method(params.audit),

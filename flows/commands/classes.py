@@ -125,6 +125,10 @@ def _told(result: dict[str, Any]) -> list[str]:
             lines += ["", f"images {when}:", _images(images[when])]
     if result["listed_elsewhere"]:
         lines.append(f"listed and not in the dataset: {result['listed_elsewhere']} images")
+    if result["opinions_lost"]:
+        lines.append(
+            f"opinions of the split class about images the list does not have, which go: {result['opinions_lost']}"
+        )
     lines += [""]
     lines += [
         f"{task['queue']} queue: {task['open']} open tasks offer what changes, {task['waiting']} answers name it; "

@@ -44,12 +44,29 @@ def ingest(
         f"{result['dataset_version'] or 'nothing changed'}: {len(result['classes'])} classes",
         table(("", ""), rows),
     ]
+    lines += _opinion_lines(result["opinions"])
     if result["set_aside"]:
         shown = [(item["name"], item["reason"], item["detail"]) for item in result["set_aside"][:20]]
         lines += ["", "set aside:", table(("file", "reason", "detail"), shown)]
         lines.append("`perennial quarantine` lists what awaits a decision, `perennial quarantine release` lets it in")
     lines += ["", *result["advice"]] if result["advice"] else []
     emit(result, as_json, lines)
+
+
+def _opinion_lines(told: dict[str, int]) -> list[str]:
+    if not told:
+        return []
+    lines = [
+        f"{told['given']} opinions of {told['annotators']} annotators about {told['images']} images: "
+        f"{told['new']} new, {told['revised']} instead of earlier ones"
+    ]
+    if told["ties"]:
+        lines.append(f"ties: {told['ties']} images; the stored label stays, of a new image a hash decides")
+    if told["contradicted"]:
+        lines.append(f"contradictions: {told['contradicted']} rows; the last row of one person about one image counts")
+    if told["frozen"]:
+        lines.append(f"outvoted in the frozen test set, whose labels stay: {told['frozen']} images")
+    return lines
 
 
 def _preview(root: Path, as_json: bool, source: str, add_classes: tuple[str, ...], columns: tuple[str, ...]) -> None:
@@ -66,6 +83,8 @@ def _preview_lines(found: dict[str, Any]) -> list[str]:
     unknown = {entry["label"]: entry["nearest"] or "-" for entry in found["unknown"] or ()}
     size = f"{found['bytes'] / 1e6:.1f} MB" + (" and what is not known yet" if found["unknown_sizes"] else "")
     lines = [f"{found['usable']} of {found['files']} files would come in, {size}; nothing was changed"]
+    if found["opinions"]:
+        lines.append(f"their labels are {found['opinions']} opinions of {found['annotators']} annotators")
     if found["refused"]:
         lines.append(f"the ingest would be refused: {found['refused']}")
     shown = list(found["classes"].items())[:_SHOWN]

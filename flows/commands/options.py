@@ -63,7 +63,7 @@ def columns_option(function: Command) -> Command:
     """Give a verb `--column FIELD=COLUMN`, which may come again; it receives `columns: tuple[str, ...]`."""
     return click.option(
         "--column", "columns", multiple=True, metavar="FIELD=COLUMN",
-        help="What a list calls its path, label, group or captured_at; `FIELD=` if it has none.",
+        help="What a list calls its path, label, group, captured_at or annotator; `FIELD=` if it has none.",
     )(function)  # fmt: skip
 
 

@@ -88,12 +88,23 @@ def production_items() -> Iterator[SourceItem]:
         )
 
 
+def said_by_several() -> Iterator[SourceItem]:
+    """Digits that are there already as three simulated annotators name them; cyd is wrong in a third of them."""
+    generator = np.random.default_rng(1)
+    for number in range(600):
+        for name, wrong in (("ada", 0.02), ("bob", 0.1), ("cyd", 0.35)):
+            digit = int(DIGITS.target[number])
+            said = (digit + 1 + int(generator.integers(9))) % 10 if generator.random() < wrong else digit
+            yield SourceItem(f"{number}.png", encode_png(PIXELS[number]), str(said), annotator=name)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """A workspace in which all four stages have run."""
     root = tmp_path_factory.mktemp("workspace")
     ingest(first_items(), root=root, params=PARAMS, source="digits")
     ingest(production_items(), root=root, params=PARAMS, source="production", production=True)
+    ingest(said_by_several(), root=root, params=PARAMS, source="annotators")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         for stage in STAGES.values():
@@ -111,6 +122,21 @@ def workspace(finished, tmp_path, monkeypatch) -> Path:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_audit_weighs_annotators_and_names_the_stored_labels_they_contradict(workspace) -> None:
+    audit = workspace / PARAMS.paths.audit
+    crowd = read_json(audit / "metrics.json")["annotators"]
+    wrong = {image_id for image_id, is_wrong in planted(workspace).items() if is_wrong}
+    given = set(pq.read_table(audit / "consensus.parquet")["image_id"].to_pylist())
+    found = pq.read_table(audit / "findings.parquet").to_pylist()
+    differ = {row["image_id"] for row in found if row["kind"] == "opinions"}
+
+    assert [one["name"] for one in crowd["people"]] == ["cyd", "bob", "ada"]
+    assert (crowd["images"], crowd["opinions"], crowd["differ"]) == (len(given), 3 * len(given), len(differ))
+    assert len(wrong & differ) > 0.9 * len(wrong & given) > 10
+    assert len(differ - wrong) < 0.05 * len(given)
+    assert "Most often differs" in (audit / "audit.html").read_text(encoding="utf-8")
 
 
 def planted(root: Path) -> dict[str, bool]:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from components.data.descriptor import descriptor
+from components.labels.annotators import OPINIONS
 from components.labels.audit_page import MOST_SHOWN, Shown, write_audit_page
 from components.labels.conflicts import find_conflicts
 from components.labels.findings import CONFLICT, LABEL, Audited, Finding, ranked, read_findings, write_findings
@@ -167,6 +168,30 @@ def test_the_page_shows_the_findings_and_obeys_none(tmp_path: Path) -> None:
     assert "40.0\N{NO-BREAK SPACE}% of all: so these data are" in page.said
     assert "not judged" in page.said
     assert "of what was called <b>cat</b>" in page.said
+
+
+def test_annotators_are_shown_by_their_names_as_text_and_those_with_too_few_opinions_unjudged(tmp_path: Path) -> None:
+    one = {"name": HOSTILE.name, "opinions": 900, "shared": 90, "quality": 0.512, "agreement": 0.5,
+           "said": CLASSES[2], "meant": "cat", "times": 7}  # fmt: skip
+    few = one | {"name": "bob", "shared": 3, "quality": None, "agreement": None, "times": 0}
+    crowd = {
+        "annotators": 300, "opinions": 1200, "images": 400, "shared": 390, "agreement": 0.8, "differ": 1, "too_few": 1,
+        "fewest_shared": 20, "not_judged": None, "people": [one, few] * 40,
+    }  # fmt: skip
+    doubt = Finding(IDS[0], OPINIONS, 0.7, "cat", "1 of 3 annotators say so", likely=CLASSES[2])
+    write_audit_page(metrics(annotators=crowd), [doubt], lambda _: HOSTILE, tmp_path / "audit.html")
+    page = read(tmp_path / "audit.html")
+
+    assert "script" not in page.tags
+    assert page.tags.count("img") == 1
+    assert page.said.count(HOSTILE.name) == 20 + 1  # once as the picture's name
+    assert "says <script>alert(1)</script> where it is cat, 7 times" in page.said
+    assert page.said.count("too few to judge") == 20
+    assert "<script>alert(1)</script>?" in page.said
+    assert "260 further annotators" in page.said
+    alone = crowd | {"not_judged": "no image has the opinions of two annotators", "agreement": None}
+    write_audit_page(metrics(annotators=alone), [], lambda _: HOSTILE, tmp_path / "audit.html")
+    assert "Nobody is judged: no image has" in read(tmp_path / "audit.html").said
 
 
 def test_the_page_is_the_same_for_the_same_audit_and_bounded(tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 import yaml
 
+from components.data.annotations import annotations_path, read_annotations, without_images, write_with_annotations
 from components.data.erasure.replaced import REPLACED_FILE, Replacements
 from components.data.history.kept import file_at, recorded_at
 from components.data.history.objects import DataObjects
@@ -68,7 +69,11 @@ class OldVersion:
             return ()
         manifest = Manifest.read(path)
         table, gone = followed(manifest.table, self.replaced, self._places())
-        Manifest(table, manifest.classes).write(path)
+        now = replace(manifest, table=table)
+        if gone and annotations_path(path).is_file():
+            write_with_annotations(now, without_images(read_annotations(manifest, path), gone), path)
+        else:
+            now.write(path)
         if gone:
             logger.warning("%d images of this version were erased since; it is restored without them", len(gone))
         return gone

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.data.annotations import read_annotations, without_images, write_with_annotations
 from components.data.erasure.replaced import REPLACED_FILE, Replacements
 from components.data.manifest import MANIFEST_SCHEMA, Manifest, Row, with_shards_changed, without
 from components.data.shards import DESCRIBED_SCHEMA, SHARD_SCHEMA, ShardReader, ShardRow, write_shard
@@ -40,16 +41,19 @@ def recall_images(root: Path, paths: Paths, image_ids: Collection[str], reason: 
     """Mark images of the checkout at `root` as recalled; with `purge`, write the shards that hold them anew.
 
     An image that has no row (it was scored, never ingested) gets one, so that it does not come in later. A row that is
-    marked already keeps its reason. All other images keep their bytes; where these lie is all that changes of them.
+    marked already keeps its reason. What annotators said of these images goes. All other images keep their bytes; where
+    these lie is all that changes of them.
     The manifest is written last; whatever was written before it is in nobody's way.
     """
-    manifest = Manifest.read(root / paths.manifest)
+    path = root / paths.manifest
+    manifest = Manifest.read(path)
     table, marked = _marked(manifest.table, sorted(set(image_ids)), reason)
     shards: dict[str, str | None] = {}
     if purge:
         table, shards = _purged(table, root, paths, frozenset(image_ids))
     if marked or shards:
-        Manifest(table.sort_by("image_id"), manifest.classes).write(root / paths.manifest)
+        opinions = without_images(read_annotations(manifest, path), image_ids)
+        write_with_annotations(replace(manifest, table=table.sort_by("image_id")), opinions, path)
     for shard in shards:
         (root / paths.images / shard).unlink(missing_ok=True)
     return Rewritten(tuple(marked), shards)

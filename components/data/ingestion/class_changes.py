@@ -6,7 +6,7 @@ A name never comes back with another meaning: stored answers, references and rep
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -145,7 +145,7 @@ def changed_list(classes: Sequence[str], change: ClassChange) -> tuple[str, ...]
 
 
 def relabelled(table: pa.Table, change: ClassChange) -> pa.Table:
-    """Return manifest rows of every state and split with their labels as they are called after the change."""
+    """Return manifest rows of every state and split, or annotations, with labels as called after the change."""
     if isinstance(change, Add):
         return table
     labels = table["label"].combine_chunks()
@@ -163,9 +163,21 @@ def relabelled(table: pa.Table, change: ClassChange) -> pa.Table:
     return table.set_column(table.schema.get_field_index("label"), table.schema.field("label"), renamed)
 
 
+def carried_opinions(table: pa.Table, change: ClassChange) -> tuple[pa.Table, int]:
+    """Return what annotators said as it is called after the change, and how many opinions are lost.
+
+    Lost are those that name a split class which is no more, of images that the split does not list.
+    """
+    if isinstance(change, Split) and change.rest is None and change.name not in change.parts:
+        unlisted = pc.invert(pc.is_in(table["image_id"], pa.array(sorted(change.images), pa.string())))
+        lost = pc.and_(pc.equal(table["label"], change.name), unlisted)
+        return relabelled(table.filter(pc.invert(lost)), change), pc.sum(lost).as_py() or 0
+    return relabelled(table, change), 0
+
+
 def applied(manifest: Manifest, change: ClassChange) -> Manifest:
     """Return the manifest after the change. Raises ConfigurationError as `changed_list`."""
-    return Manifest(relabelled(manifest.table, change), changed_list(manifest.classes, change))
+    return replace(manifest, table=relabelled(manifest.table, change), classes=changed_list(manifest.classes, change))
 
 
 def carried(name: str, changes: Sequence[ClassChange], image_id: str | None = None) -> Carried:

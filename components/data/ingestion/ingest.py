@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from components.data.annotations import read_annotations, write_with_annotations
 from components.data.decode import ImageLimits
 from components.data.files import TEMPORARY_SUFFIX
 from components.data.ingestion.arrivals import Arrival, SplitRules, assign_splits
 from components.data.ingestion.checking import check_items
 from components.data.ingestion.class_list import agreed_classes
 from components.data.ingestion.intake import Intake
+from components.data.ingestion.opinions import Merged
 from components.data.ingestion.resemblance import NearDuplicates, link_near_duplicates
 from components.data.ingestion.shard_buffer import ShardBuffer
 from components.data.isolation import IsolatedDecoder
@@ -44,7 +46,8 @@ class IngestReport:
     set_aside: the first thousand of the latter two; reasons: how many there are of each kind. manifest_digest: of the
     manifest as it now is; changed: whether it differs from before. near_duplicates: added images that look the same as
     another one, which is in their group now; near_conflicts: how many of them have another label than it. noted:
-    whether the register of files that were set aside differs from before.
+    whether the register of files that were set aside differs from before. opinions: of named annotators, how many were
+    given, by how many, about how many images, and what became of them; or nothing.
     """
 
     added: int
@@ -60,6 +63,7 @@ class IngestReport:
     near_duplicates: int = 0
     near_conflicts: int = 0
     noted: bool = False
+    opinions: Mapping[str, int] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for the command line and the ledger."""
@@ -75,6 +79,7 @@ class IngestReport:
             "reasons": dict(self.reasons),
             "near_duplicates": self.near_duplicates,
             "near_conflicts": self.near_conflicts,
+            "opinions": dict(self.opinions),
             "set_aside": [asdict(entry) for entry in self.set_aside],
         }
 
@@ -98,13 +103,14 @@ def ingest(
 
     Every image is decoded once to check it; it is known by the SHA-256 of its bytes. Labels from people (production,
     consensus, corrected) replace stored ones, except in the frozen test set, and confirm equal ones. A group's stored
-    split always wins. The manifest is replaced last and at once: a crash before leaves the old one in force, and the
-    same ingest again ends with the same bytes. decoder: of several ingests in a row; without, one is started for this.
-    seen: told which file held which image; saving it is the caller's. kept: where the bytes of quarantined files go.
-    reopened: the held images that are judged anew, where `items` are a choice of files and not a whole source. at: when
-    this is, for the register of files that were set aside. Raises ConfigurationError, with nothing written,
-    for a label that is not in the class list, an unusable class name, or production labels before there is any other
-    data.
+    split always wins. What named annotators say of one image is no conflict: it is kept beside the manifest, and what
+    most of them say is the image's label. The manifest is replaced last and at once: a crash before leaves the old one
+    in force, and the same ingest again ends with the same bytes. decoder: of several ingests in a row; without, one is
+    started for this. seen: told which file held which image; saving it is the caller's. kept: where the bytes of
+    quarantined files go. reopened: the held images that are judged anew, where `items` are a choice of files and not a
+    whole source. at: when this is, for the register of files that were set aside. Raises ConfigurationError, with
+    nothing written, for a label that is not in the class list, an unusable class name, or production labels before
+    there is any other data.
     """
     images, path = root / params.paths.images, root / params.paths.manifest
     manifest = Manifest.read(path) if path.exists() else Manifest.empty()
@@ -124,21 +130,23 @@ def ingest(
         )  # fmt: skip
         _take_all(intake, items, decoder or IsolatedDecoder.of(params.data), seen, close=decoder is None)
         buffer.flush()
+        opinions = intake.opinions.merged_into(read_annotations(manifest, path))
+        intake.settle(opinions)
         near = link_near_duplicates(intake, images, ImageLimits.of(params.data), params.data.near_distance)
         if finding:
             classes = tuple(sorted({*classes, *intake.usable_labels()}))
         kind = "first" if first else "production" if production else "later"
         _split(intake, SplitRules(kind, params.data, frozenset(alarmed_classes)))
         updated = _updated(intake, classes)
-        changed = updated is not manifest
+        changed = updated is not manifest or bool(opinions.changed)
         noted = register.after(intake.aside.table(), updated, origin.source if reopened is None else None)
         if noted is not register:
             noted.write(path)
         if changed:
-            updated.write(path)
+            updated = write_with_annotations(updated, opinions.table, path)
         undo.pop_all()
     _remove_orphans(images, path, updated)
-    return _report(intake, updated, near, changed=changed, noted=noted is not register)
+    return _report(intake, updated, near, opinions, changed=changed, noted=noted is not register)
 
 
 def _take_all(
@@ -177,7 +185,7 @@ def _updated(intake: Intake, classes: tuple[str, ...]) -> Manifest:
     tables = [manifest.table.filter(pa.array(keep))]
     tables.append(pa.Table.from_pylist(list(intake.corrections.values()), MANIFEST_SCHEMA))
     tables.extend(_table(part, intake.buffer) for part in _parts(arrivals))
-    return Manifest(by_id(pa.concat_tables(tables)), classes)
+    return replace(manifest, table=by_id(pa.concat_tables(tables)), classes=classes)
 
 
 def _parts(arrivals: list[Arrival]) -> Iterator[list[Arrival]]:
@@ -192,7 +200,9 @@ def _table(arrivals: list[Arrival], buffer: ShardBuffer) -> pa.Table:
     return pa.table(columns, MANIFEST_SCHEMA)
 
 
-def _report(intake: Intake, manifest: Manifest, near: NearDuplicates, *, changed: bool, noted: bool) -> IngestReport:
+def _report(
+    intake: Intake, manifest: Manifest, near: NearDuplicates, opinions: Merged, *, changed: bool, noted: bool
+) -> IngestReport:
     return IngestReport(
         added=sum(arrival.state == "active" for arrival in intake.arrivals.values()),
         duplicates=intake.duplicates,
@@ -207,7 +217,25 @@ def _report(intake: Intake, manifest: Manifest, near: NearDuplicates, *, changed
         near_duplicates=near.images,
         near_conflicts=near.conflicts,
         noted=noted,
+        opinions=_told(intake, opinions),
     )
+
+
+def _told(intake: Intake, opinions: Merged) -> dict[str, int]:
+    """Return what the report says of opinions."""
+    given = intake.opinions
+    if not given.rows:
+        return {}
+    return {
+        "given": given.rows,
+        "images": len(given.said),
+        "annotators": len({who for said in given.said.values() for who in said}),
+        "new": opinions.added,
+        "revised": opinions.revised,
+        "contradicted": given.contradicted,
+        "ties": intake.tied,
+        "frozen": intake.frozen,
+    }
 
 
 def _remove_orphans(images: Path, beside: Path, manifest: Manifest) -> None:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from components.data.ingestion.arrivals import Arrival, GroupLinks
 from components.data.ingestion.checking import CheckedItem
 from components.data.ingestion.class_list import checked_class_name, unknown_label
+from components.data.ingestion.opinions import OPINIONS, Merged, Opinions, majority
 from components.data.ingestion.shard_buffer import ShardBuffer
 from components.data.isolation import Checked
 from components.data.manifest import Manifest, RowIndex
@@ -26,6 +27,7 @@ from components.records import SetAside, require_utc
 
 MOST_LISTED = 1000
 
+_UNCONFIRMED = frozenset({"given", OPINIONS})
 _JUDGED_BY = ("image_id", "state", "label", "label_origin", "split", "group_id")
 
 _CHECKED_BY_PEOPLE = frozenset({"consensus", "corrected"})
@@ -38,7 +40,8 @@ class Intake:
     classes: the class list, or None while the first ingest is still finding it. production: labels of images that
     were scored, which correct stored ones. corrections: amended rows of the stored manifest, by their number.
     replaced: rows of images that were quarantined or held and are judged anew, by image id. reopened: the ids of those
-    that were held. aside: every file that was set aside, as of `at`.
+    that were held. aside: every file that was set aside, as of `at`. opinions: what named annotators said; tied,
+    frozen: images of which as many say otherwise, or most do and the frozen test set keeps its label.
     """
 
     manifest: Manifest
@@ -54,6 +57,9 @@ class Intake:
     links: GroupLinks = field(default_factory=GroupLinks)
     corrections: dict[int, dict[str, Any]] = field(default_factory=dict)
     replaced: dict[str, int] = field(default_factory=dict)
+    opinions: Opinions = field(default_factory=Opinions)
+    tied: int = 0
+    frozen: int = 0
     listed: list[SetAside] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
@@ -92,6 +98,31 @@ class Intake:
         elif number is not None:
             self._known(item_no, item, label, number)
 
+    def settle(self, opinions: Merged) -> None:
+        """Give every image whose label its annotators decide the majority of their opinions, of all ingests together.
+
+        A label that came without a name, or was confirmed or corrected by people, stays; so does the frozen test set's.
+        """
+        for image_id, said in opinions.changed.items():
+            arrival, number = self.arrivals.get(image_id), self._stored.row(image_id)
+            if arrival is not None and arrival.label_origin == OPINIONS:
+                verdict = majority(image_id, said.values())
+                arrival.label = verdict.label
+                self.tied += verdict.tied
+            elif arrival is None and number is not None:
+                row = self.corrections.get(number) or self._judged_by(number)
+                if row["label_origin"] == OPINIONS:
+                    verdict = majority(image_id, said.values(), row["label"])
+                    self.tied += verdict.tied
+                    if verdict.label != row["label"] and row["split"] == "frozen_test":
+                        self.frozen += 1
+                    elif verdict.label != row["label"]:
+                        self.relabelled += 1
+                        self.corrections[number] = {
+                            **(self.corrections.get(number) or self._row(number)),
+                            "label": verdict.label,
+                        }
+
     def hold(self, arrival: Arrival, reason: str, detail: str) -> None:
         """Count a new image as held and list it."""
         self.held += 1
@@ -100,6 +131,8 @@ class Intake:
 
     def stored_splits(self) -> dict[str, set[str]]:
         """Return the splits that the groups met in this ingest already have images in, by group id."""
+        if not self.manifest.table.num_rows:
+            return {}
         wanted = {arrival.group_id for arrival in self.arrivals.values()} | set(self.links.linked())
         table = self.manifest.table.select(["group_id", "split"])
         table = table.filter(pc.is_in(table["group_id"], pa.array(sorted(wanted), pa.string())))
@@ -115,8 +148,9 @@ class Intake:
         return number is not None and arrival.reason is not None and arrival.reason == self._cell("reason", number)
 
     def usable_labels(self) -> set[str]:
-        """Return the labels of the new images that can be used."""
-        return {arrival.label for arrival in self.arrivals.values() if arrival.state != "quarantined"}
+        """Return the labels of the new images that can be used, and all that their annotators gave."""
+        given = {arrival.label for arrival in self.arrivals.values() if arrival.state != "quarantined"}
+        return given | self.opinions.labels()
 
     def _new(
         self, item_no: int, item: SourceItem, label: str, image_id: str, checked: Checked, number: int | None
@@ -127,7 +161,7 @@ class Intake:
             name=item.name,
             label=label,
             group_id=item.group or image_id,
-            label_origin=item.label_origin,
+            label_origin=item.label_origin if item.annotator is None else OPINIONS,
             origin=self._origin_of(item),
             labelled_by=item.labelled_by,
             captured_at=None if item.captured_at is None else require_utc(item.captured_at),
@@ -141,6 +175,8 @@ class Intake:
             arrival.shard, arrival.row = self.buffer.stored(self._cell("shard", number), self._cell("row", number))
         else:
             arrival.shard, arrival.row = self.buffer.add(image_id, item.content, checked)
+        if checked.reason is None:
+            self._note(image_id, item, label)
         self.arrivals[image_id] = arrival
         if number is not None:
             self.replaced[image_id] = number
@@ -155,7 +191,11 @@ class Intake:
             self.links.join(item.group, arrival.group_id)
             if item.group not in (arrival.group_id, *arrival.also_in):
                 arrival.also_in = (*arrival.also_in, item.group)
-        if label == arrival.label:
+        if item.annotator is not None:
+            self._note(arrival.image_id, item, label)
+        elif arrival.label_origin == OPINIONS:  # a label of the source itself stands above its annotators'
+            arrival.label, arrival.label_origin, arrival.labelled_by = label, item.label_origin, item.labelled_by
+        elif label == arrival.label:
             self.duplicates += 1
         elif self._corrects(item):
             self.relabelled += 1
@@ -173,7 +213,10 @@ class Intake:
             return
         if item.group:
             self.links.join(item.group, row["group_id"])
-        confirms = label == row["label"] and row["label_origin"] == "given" and self._corrects(item)
+        if item.annotator is not None:
+            self._note(self._cell("image_id", number), item, label)
+            return
+        confirms = label == row["label"] and row["label_origin"] in _UNCONFIRMED and self._corrects(item)
         if label == row["label"] and not confirms:
             self.duplicates += 1
         elif not self._corrects(item):
@@ -190,6 +233,10 @@ class Intake:
             self.relabelled += not confirms
             amended = {"label": label, "label_origin": self._origin(item), "labelled_by": item.labelled_by}
             self.corrections[number] = {**(self.corrections.get(number) or self._row(number)), **amended}
+
+    def _note(self, image_id: str, item: SourceItem, label: str) -> None:
+        if item.annotator is not None:
+            self.opinions.note(image_id, item.annotator, label)
 
     def _judged_by(self, number: int) -> dict[str, Any]:
         return {column: self._cell(column, number) for column in _JUDGED_BY}

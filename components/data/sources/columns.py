@@ -14,6 +14,7 @@ ALIASES = {
     "label": ("class", "category", "class_name", "label_name"),
     "group": ("group_id",),
     "captured_at": (),
+    "annotator": ("annotator_id",),
 }
 """Other names that are understood where a column's own name is missing and only one of them is there."""
 
@@ -29,6 +30,7 @@ class ColumnNames:
     label: str | None = None
     group: str | None = None
     captured_at: str | None = None
+    annotator: str | None = None
 
     @classmethod
     def parse(cls, mappings: Iterable[str]) -> ColumnNames:
@@ -60,6 +62,11 @@ class Columns:
     label: str | None
     group: str | None
     captured_at: str | None
+    annotator: str | None
+
+    def in_order(self) -> tuple[str | None, ...]:
+        """Return the columns in the order in which the cells of a row are given."""
+        return self.path, self.label, self.group, self.captured_at, self.annotator
 
 
 def found_columns(header: Sequence[str], names: ColumnNames, where: str) -> Columns:
@@ -83,7 +90,7 @@ def found_columns(header: Sequence[str], names: ColumnNames, where: str) -> Colu
             f"{where} has no column 'path'; its columns are {_shown(header)}; rename one, or say which with "
             "--column path=COLUMN"
         )
-    return Columns(found["path"], found["label"], found["group"], found["captured_at"])
+    return Columns(found["path"], found["label"], found["group"], found["captured_at"], found["annotator"])
 
 
 def _found(known: str, mapped: str | None, header: Sequence[str], where: str) -> str | None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 
 Content = tuple[bytes, str | None]
 """A file's bytes and None, or no bytes and the problem that set it aside."""
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm")
 
+LONGEST_ANNOTATOR = 200
+
+_JOINERS = "\u200c\u200d"  # invisible, and part of ordinary words in Persian, Hindi and others
 _IGNORED = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
 
@@ -30,9 +35,10 @@ class SourceItem:
     name: relative, with "/" between parts, printable. label: as given, or None. group: the source's own group.
     label_origin: given | consensus | corrected. window and model_version: of the prediction that people labelled.
     problem: unsafe-path | missing-file | symlink | too-many-bytes | unreadable | nested-archive, and of a list's row
-    empty-path | bad-row | bad-label | bad-time. stamp: what tells this state of the file from any other. image_id: of a
-    file that was met before in this state and was therefore not read; `again` reads it. origin: where it came from, if
-    not from the source that is being read.
+    empty-path | bad-row | bad-label | bad-time | bad-annotator | no-annotator. stamp: what tells this state of the file
+    from any other. image_id: of a file that was met before in this state and was therefore not read; `again` reads it.
+    origin: where it came from, if not from the source that is being read. annotator: who gave the label, where the
+    source tells; a file then comes once for each opinion about it.
     """
 
     name: str
@@ -49,6 +55,7 @@ class SourceItem:
     image_id: str | None = None
     read: Callable[[], Content] | None = None
     origin: Origin | None = None
+    annotator: str | None = None
 
     def again(self) -> SourceItem:
         """Return the file, read; only before the next one is taken from the source."""
@@ -73,6 +80,7 @@ class SourceEntry:
     problem: str | None = None
     look: Callable[[], tuple[int | None, str | None]] | None = None
     stamp: bytes | None = None
+    annotator: str | None = None
 
     def item(self, find: Callable[[bytes], str | None] | None = None) -> SourceItem:
         """Return the file, read, unless `find` knows the image that a file with its stamp held."""
@@ -83,7 +91,7 @@ class SourceEntry:
             (content, problem), read = self.read() if self.problem is None else (b"", self.problem), None
         return SourceItem(
             self.name, content, self.label, self.group, self.captured_at,
-            problem=problem, stamp=self.stamp, image_id=image_id, read=read,
+            problem=problem, stamp=self.stamp, image_id=image_id, read=read, annotator=self.annotator,
         )  # fmt: skip
 
 
@@ -97,6 +105,20 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+@lru_cache(4096)
+def annotator_name(text: str) -> str:
+    """Return an annotator's name in Unicode NFC. Raises ValueError for an empty, long or unprintable one.
+
+    HTML and quotes are text like any other; whoever shows a name escapes it.
+    """
+    normal = unicodedata.normalize("NFC", text.strip())
+    if not normal or len(normal) > LONGEST_ANNOTATOR:
+        raise ValueError(f"a name of {len(normal)} characters")
+    if not all(c.isprintable() or c in _JOINERS for c in normal):
+        raise ValueError("a name with control characters")
+    return normal
 
 
 def unsafe_path(name: str) -> bool:

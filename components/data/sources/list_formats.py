@@ -19,21 +19,23 @@ _MOST_CHUNK_BYTES = 1024**3
 _PARQUET_ROWS = 1_024
 
 Record = Mapping[str, Any]
-Cells = tuple[Any, Any, Any, Any]
+Cells = tuple[Any, Any, Any, Any, Any]
 
 
 class ListFormat:
-    """The rows of a list of one kind, as (path, label, group, captured_at) as they stand; None for a broken row."""
+    """The rows of a list: (path, label, group, captured_at, annotator) as they stand; None for a broken row."""
 
     def __init__(self, file: BinaryIO, name: str, names: ColumnNames) -> None:
         self._file = file
         self._name = name
         self._names = names
         self.labelled = False
+        self.annotated = False
 
     def _find(self, header: Sequence[str]) -> Columns:
         columns = found_columns(header, self._names, self._name)
         self.labelled = columns.label is not None
+        self.annotated = columns.annotator is not None
         return columns
 
     def __iter__(self) -> Generator[Cells | None, None, None]:
@@ -49,9 +51,8 @@ class CsvList(ListFormat):
             reader = csv.reader(self._lines(text), strict=True)
             header = [column.strip() for column in next(reader, [])]
             columns = self._find(header)
-            wanted = (columns.path, columns.label, columns.group, columns.captured_at)
-            places = [None if column is None else header.index(column) for column in wanted]
-            path, label, group, captured_at = places
+            places = [None if column is None else header.index(column) for column in columns.in_order()]
+            path, label, group, captured_at, annotator = places
             width = len(header)
             for cells in reader:
                 if len(cells) == width:
@@ -60,6 +61,7 @@ class CsvList(ListFormat):
                         None if label is None else cells[label],
                         None if group is None else cells[group],
                         None if captured_at is None else cells[captured_at],
+                        None if annotator is None else cells[annotator],
                     )
                 elif cells:
                     yield None
@@ -96,6 +98,7 @@ class JsonLinesList(ListFormat):
                     record.get(columns.label) if columns.label else None,
                     record.get(columns.group) if columns.group else None,
                     record.get(columns.captured_at) if columns.captured_at else None,
+                    record.get(columns.annotator) if columns.annotator else None,
                 )
         if columns is None:
             self._find([])
@@ -137,7 +140,7 @@ class ParquetList(ListFormat):
             with pq.ParquetFile(self._file) as opened:
                 schema, metadata = opened.schema_arrow, opened.metadata
             columns = self._find(schema.names)
-            wanted = [columns.path, columns.label, columns.group, columns.captured_at]
+            wanted = columns.in_order()
             used = [name for name in wanted if name is not None]
             self._check_size(metadata, used)
             self._check_values(metadata, [name for name in used if self._is_text(schema.field(name))])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -65,10 +65,11 @@ class RemoteFilesBeside:
 
 def listed_entries(images: ImageList, name: str, files: FilesBeside) -> Iterator[SourceEntry]:
     """Yield the images of a list called `name`, by path; a row that cannot be used comes with its problem."""
+    read = lru_cache(1)(files.read)  # the opinions about one image come in a row
     for image in images:
         yield SourceEntry(
-            name_of_row(image, name, image.path), partial(files.read, image.path), None, image.label, image.group,
-            image.captured_at, problem_of_row(image), partial(files.look, image.path),
+            name_of_row(image, name, image.path), partial(read, image.path), None, image.label, image.group,
+            image.captured_at, problem_of_row(image), partial(files.look, image.path), annotator=image.annotator,
         )  # fmt: skip
 
 

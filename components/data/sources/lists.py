@@ -16,8 +16,10 @@ from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from components.data.sources.columns import ColumnNames
+from components.data.sources.item import LONGEST_ANNOTATOR, annotator_name
 from components.data.sources.list_formats import LONGEST_TEXT, MOST_ROWS, CsvList, JsonLinesList, ParquetList
 from components.errors import ConfigurationError, DataError
 from components.records import parse_time, require_utc
@@ -34,9 +36,12 @@ _WHY = {
     "bad-row": "it has other cells than the list has columns, or is no JSON object; quote commas",
     "bad-label": "the label is neither text nor number",
     "bad-time": "captured_at is no ISO 8601 time with a zone; write one like 2026-10-05T12:00:00Z",
+    "bad-annotator": f"the annotator is no text of at most {LONGEST_ANNOTATOR} printable characters",
+    "no-annotator": "the column of annotators names nobody; write who said it, or map `--column annotator=`",
 }
 
 _PROBLEMS = (None, *_WHY)
+_NOBODY = _PROBLEMS.index("no-annotator")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _NEVER = -(2**63)
@@ -44,7 +49,7 @@ _NEVER = -(2**63)
 
 @dataclass(frozen=True, slots=True)
 class ListedImage:
-    """One row of a list, counted from 1. problem: empty-path, bad-row, bad-label, bad-time; path may then be empty."""
+    """One row of a list, counted from 1. problem: one of those in _WHY; path may then be empty."""
 
     number: int
     path: str
@@ -52,14 +57,15 @@ class ListedImage:
     group: str | None = None
     captured_at: datetime | None = None
     problem: str | None = None
+    annotator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ImageList:
     """A list that was read: about a hundred bytes a row. labelled: whether it has a column of labels.
 
-    columns: path, label, group and captured_at, as Arrow arrays; problems: by row, indices into _PROBLEMS. order: the
-    rows by path.
+    columns: path, label, group, annotator and captured_at, as Arrow arrays; problems: by row, indices into _PROBLEMS.
+    order: the rows by path.
     """
 
     labelled: bool
@@ -72,9 +78,11 @@ class ImageList:
         for start in range(0, len(self.order), _ROWS):
             rows = self.order.slice(start, _ROWS)
             cells = (column.take(rows).to_pylist() for column in self.columns)
-            for number, path, label, group, captured_at in zip(rows.to_pylist(), *cells, strict=True):
+            for number, path, label, group, annotator, captured_at in zip(rows.to_pylist(), *cells, strict=True):
                 problem = _PROBLEMS[self.problems[number]]
-                yield ListedImage(number + 1, path, label or None, group or None, captured_at, problem)
+                yield ListedImage(
+                    number + 1, path, label or None, group or None, captured_at, problem, annotator or None
+                )
 
 
 def read_list(file: BinaryIO, name: str, names: ColumnNames) -> ImageList:
@@ -88,7 +96,7 @@ def read_list(file: BinaryIO, name: str, names: ColumnNames) -> ImageList:
     lowered = name.lower()
     kind = CsvList if lowered.endswith(".csv") else ParquetList if lowered.endswith(".parquet") else JsonLinesList
     source = kind(file, name, names)
-    texts = (_Texts(), _Texts(), _Texts())
+    texts = (_Texts(), _Texts(), _Texts(), _Texts())
     times, problems = array("q"), array("b")
     with closing(iter(source)) as given:
         rows = (_BROKEN if cells is None else _judged(*cells) for cells in given)
@@ -100,6 +108,9 @@ def read_list(file: BinaryIO, name: str, names: ColumnNames) -> ImageList:
             problems.extend(_PROBLEMS.index(verdict) for verdict in verdicts)
             if len(problems) > MOST_ROWS:
                 raise DataError(f"{name} has more than {MOST_ROWS} rows; split it")
+    if source.annotated and problems:
+        by_nobody = texts[3].empty() & ~texts[1].empty() & (np.frombuffer(problems, np.int8) == 0)
+        problems = array("b", np.where(by_nobody, _NOBODY, problems).astype(np.int8).tobytes())
     if problems and not problems.count(0):
         raise DataError(
             f"{name}: none of its {len(problems)} rows can be used; row 1: {_WHY[_PROBLEMS[problems[0]] or '']}"
@@ -120,6 +131,10 @@ class _Texts:
         self._ends.extend(islice(accumulate(map(len, encoded), initial=len(self._data)), 1, None))
         self._data += b"".join(encoded)
 
+    def empty(self) -> NDArray[np.bool_]:
+        """Return which of the texts are empty."""
+        return np.asarray(np.diff(np.frombuffer(self._ends, np.int64)) == 0)
+
     def as_arrow(self) -> pa.Array:
         import pyarrow as pa
 
@@ -133,25 +148,27 @@ def _moments(times: array[int]) -> pa.Array:
     return pa.array(values, mask=values == _NEVER).cast(pa.timestamp("us", tz="UTC"))
 
 
-_Cells = tuple[str, str | None, str | None, datetime | None, str | None]
-_BROKEN: _Cells = ("", None, None, None, "bad-row")
+_Cells = tuple[str, str | None, str | None, str | None, datetime | None, str | None]
+_BROKEN: _Cells = ("", None, None, None, None, "bad-row")
 
 
-def _judged(path: Any, label: Any, group: Any, captured_at: Any) -> _Cells:
-    """Return (path, label, group, captured_at, problem) of a row whose cells are as given."""
+def _judged(path: Any, label: Any, group: Any, captured_at: Any, annotator: Any) -> _Cells:
+    """Return (path, label, group, annotator, captured_at, problem) of a row whose cells are as given."""
     where, problem = "", "bad-row"
     try:
         where = _text(path) or ""
         if not where:
-            return "", None, None, None, "empty-path"
+            return "", None, None, None, None, "empty-path"
         problem = "bad-label"
         said = _text(label)
         problem = "bad-row"
         together = _text(group)
+        problem = "bad-annotator"
+        who = None if annotator is None else _person(annotator)
         problem = "bad-time"
-        return where, said, together, None if captured_at is None else _moment(captured_at), None
+        return where, said, together, who, None if captured_at is None else _moment(captured_at), None
     except (ValueError, ConfigurationError):
-        return where, None, None, None, problem
+        return where, None, None, None, None, problem
 
 
 def _text(value: Any) -> str | None:
@@ -166,6 +183,12 @@ def _text(value: Any) -> str | None:
     if not text.isascii():
         text.encode()  # half a surrogate pair, which JSON can write, cannot be stored
     return text or None
+
+
+def _person(value: Any) -> str | None:
+    """Return an annotator's name, in Unicode NFC. Raises ValueError for one that cannot be a name."""
+    text = _text(value)
+    return None if text is None else annotator_name(text)
 
 
 def _moment(value: Any) -> datetime | None:

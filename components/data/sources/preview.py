@@ -40,9 +40,11 @@ class Preview:
     """What a source holds.
 
     files: all that are listed. usable: those of them that no rule about names, sizes and labels sets aside; bytes: how
-    large these are together, unknown_sizes of them not counted. classes: usable files of each label, the most frequent
-    first. unknown: labels that the class list lacks; None where the first labels make the list. reasons: how many files
-    each rule sets aside; set_aside: (name, reason) of the first ones. sample: the first usable files, decoded.
+    large these are together, unknown_sizes of them not counted. classes: usable files, or opinions, of each label, the
+    most frequent first. unknown: labels that the class list lacks; None where the first labels make the list. reasons:
+    how many files each rule sets aside; set_aside: (name, reason) of the first ones. sample: the first usable files,
+    decoded. opinions: labels with a name of who gave them, by so many annotators; those of one file in a row count it
+    once.
     """
 
     files: int
@@ -55,6 +57,8 @@ class Preview:
     reasons: dict[str, int]
     set_aside: tuple[tuple[str, str], ...]
     sample: tuple[Sampled, ...]
+    opinions: int = 0
+    annotators: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return the preview for the command line; of a thousand labels and more, the first thousand."""
@@ -79,8 +83,15 @@ def preview(
     groups: set[int] = set()
     aside: list[tuple[str, str]] = []
     taken: list[tuple[SourceEntry, bytes, str | None]] = []
-    files = size_known = unknown_sizes = 0
+    people: set[int] = set()
+    files = usable = size_known = unknown_sizes = opinions = 0
+    last: str | None = None
     for entry in entries:
+        if entry.annotator is not None and entry.name == last and entry.problem is None and entry.label is not None:
+            counted[entry.label] += 1
+            opinions += 1
+            people.add(hash(entry.annotator))
+            continue
         files += 1
         size, reason = _judged(entry, decoder.limits.max_bytes)
         if reason is not None or entry.label is None:
@@ -88,6 +99,11 @@ def preview(
             if len(aside) < _MOST_LISTED:
                 aside.append((entry.name, reason or "no-label"))
             continue
+        last = entry.name
+        usable += 1
+        if entry.annotator is not None:
+            opinions += 1
+            people.add(hash(entry.annotator))
         counted[entry.label] += 1
         size_known += size or 0
         unknown_sizes += size is None
@@ -97,8 +113,8 @@ def preview(
             taken.append((entry, *entry.read()))
     unknown = None if classes is None else tuple(_unknown(counted, classes))
     return Preview(
-        files, counted.total(), size_known, unknown_sizes, dict(counted.most_common()), unknown, len(groups),
-        dict(reasons), tuple(aside), tuple(_decoded(taken, decoder)),
+        files, usable, size_known, unknown_sizes, dict(counted.most_common()), unknown, len(groups),
+        dict(reasons), tuple(aside), tuple(_decoded(taken, decoder)), opinions, len(people),
     )  # fmt: skip
 
 

@@ -186,7 +186,7 @@ class Tree:
         return SourceEntry(
             name_of_row(image, list_name, path), read, None if member is None else member.size,
             image.label if layout is None else layout.label(folder_of(path)), image.group, image.captured_at,
-            problem_of_row(image) or missing, stamp=None if member is None else member.stamp,
+            problem_of_row(image) or missing, stamp=None if member is None else member.stamp, annotator=image.annotator,
         )  # fmt: skip
 
 

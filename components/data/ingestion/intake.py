@@ -28,7 +28,7 @@ from components.records import SetAside, require_utc
 MOST_LISTED = 1000
 
 _UNCONFIRMED = frozenset({"given", OPINIONS})
-_JUDGED_BY = ("image_id", "state", "label", "label_origin", "split", "group_id")
+_JUDGED_BY = ("state", "label", "label_origin", "split", "group_id")
 
 _CHECKED_BY_PEOPLE = frozenset({"consensus", "corrected"})
 
@@ -96,7 +96,7 @@ class Intake:
         elif file.checked is not None:
             self._new(item_no, item, label, image_id, file.checked, number)
         elif number is not None:
-            self._known(item_no, item, label, number)
+            self._known(item_no, item, label, image_id, number)
 
     def settle(self, opinions: Merged) -> None:
         """Give every image whose label its annotators decide the majority of their opinions, of all ingests together.
@@ -204,7 +204,7 @@ class Intake:
             detail = f"the same image came as {arrival.label!r} in {arrival.name}, now as {label!r}"
             self._contradict(item_no, item, arrival.image_id, label, "label-conflict", detail)
 
-    def _known(self, item_no: int, item: SourceItem, label: str, number: int) -> None:
+    def _known(self, item_no: int, item: SourceItem, label: str, image_id: str, number: int) -> None:
         """Judge a file whose bytes are in the manifest, in row `number`."""
         row = self.corrections.get(number) or self._judged_by(number)
         if row["state"] == "recalled":
@@ -214,20 +214,20 @@ class Intake:
         if item.group:
             self.links.join(item.group, row["group_id"])
         if item.annotator is not None:
-            self._note(self._cell("image_id", number), item, label)
+            self._note(image_id, item, label)
             return
         confirms = label == row["label"] and row["label_origin"] in _UNCONFIRMED and self._corrects(item)
         if label == row["label"] and not confirms:
             self.duplicates += 1
         elif not self._corrects(item):
             detail = f"stored as {row['label']!r}, now given as {label!r}; the stored label stays"
-            self._contradict(item_no, item, row["image_id"], label, "label-conflict", detail)
+            self._contradict(item_no, item, image_id, label, "label-conflict", detail)
         elif row["split"] == "frozen_test":
             if confirms:
                 self.duplicates += 1
             else:
                 detail = f"stored as {row['label']!r}, people say {label!r}; the frozen test set is never changed"
-                self._contradict(item_no, item, row["image_id"], label, "frozen-test", detail)
+                self._contradict(item_no, item, image_id, label, "frozen-test", detail)
         else:
             self.duplicates += confirms
             self.relabelled += not confirms

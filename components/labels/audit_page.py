@@ -15,6 +15,7 @@ PAGE_FILE = "audit.html"
 MOST_SHOWN = 240
 MOST_CLASSES = 40
 MOST_ANNOTATORS = 40
+MOST_CONFUSIONS = 12
 KINDS = {
     LABEL: "label",
     OPINIONS: "annotators",
@@ -54,7 +55,8 @@ def write_audit_page(
         "meanings": IMAGE_ISSUES,
         "classes": classes[:MOST_CLASSES],
         "further_classes": len(classes) - len(classes[:MOST_CLASSES]),
-        "crowd": metrics.get("annotators"),  # audits of before have none
+        "confusions": metrics.get("noise", {}).get("confusions", ())[:MOST_CONFUSIONS],  # audits of before have none
+        "crowd": metrics.get("annotators"),
         "most_annotators": MOST_ANNOTATORS,
         "label": LABEL,
         "of_labels": (LABEL, OPINIONS),

@@ -18,18 +18,16 @@ MOST_PAIRS = 50
 class LabelNoise:
     """present: (C,) indices of the classes that some row was given; the rest is about these, in their order.
 
-    threshold: (C,) the mean probability that a class gets where it is given; a row with more counts as of that class.
     wrong: (C,) the estimated share, of the rows that were given a class, that are of another. joint: (C, C) the
     estimated number of rows that were given the class of the line and are of the column's.
     """
 
     present: NDArray[np.int64]
-    threshold: NDArray[np.float64]
     wrong: NDArray[np.float64]
     joint: NDArray[np.int64]
 
     def report(self, classes: Sequence[str]) -> dict[str, Any]:
-        """Return shares and thresholds by class, and the commonest confusions, at most MOST_PAIRS, for metrics.json."""
+        """Return shares by class, and the commonest confusions, at most MOST_PAIRS, for metrics.json."""
         mistaken = self.joint * ~np.eye(len(self.present), dtype=bool)
         order = np.argsort(-mistaken, axis=None, kind="stable")[:MOST_PAIRS]
         given, true = np.unravel_index(order, mistaken.shape)
@@ -41,7 +39,6 @@ class LabelNoise:
         ]
         return {
             "wrong": {name: round(float(share), 5) for name, share in zip(names, self.wrong, strict=True)},
-            "threshold": {name: round(float(share), 5) for name, share in zip(names, self.threshold, strict=True)},
             "confusions": pairs,
         }
 
@@ -52,7 +49,7 @@ def estimate_noise(given: NDArray[np.integer], probabilities: NDArray[np.floatin
     given: (N,) class indices. probabilities: (N, K), out of fold. It has no say with fewer than two classes, or with
     more than MOST_AT_ONCE, whose table of all pairs would not fit.
     """
-    from cleanlab.count import compute_confident_joint, get_confident_thresholds
+    from cleanlab.count import compute_confident_joint
 
     present = np.unique(given)
     if not 2 <= len(present) <= MOST_AT_ONCE:
@@ -61,5 +58,4 @@ def estimate_noise(given: NDArray[np.integer], probabilities: NDArray[np.floatin
     kept = only_present(probabilities, present)
     joint = np.asarray(compute_confident_joint(of_present, kept), dtype=np.int64)
     rows = np.maximum(joint.sum(axis=1), 1)
-    threshold = np.asarray(get_confident_thresholds(of_present, kept), dtype=np.float64)
-    return LabelNoise(present.astype(np.int64), threshold, 1 - np.diag(joint) / rows, joint)
+    return LabelNoise(present.astype(np.int64), 1 - np.diag(joint) / rows, joint)

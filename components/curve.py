@@ -94,8 +94,9 @@ def _train(
     choice: int,
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Return errors by class on the images held out, and on images learnt from, with how many of these were asked."""
+    from components.model.answering import predict_logits
     from components.model.backbones import build
-    from components.model.training import fit, predict_logits
+    from components.model.training import fit
 
     spec, classes = learning.spec, len(learning.classes)
     seed = params.train.seed + choice

@@ -20,7 +20,7 @@ from components.operations.workspace import STATE, init_workspace
 from components.settings import Settings, switch_telemetry_off
 from components.simulation.scenario import Scenario, load_scenario
 from flows.commands.options import emit
-from flows.environment import prepare_prefect
+from flows.servers import prepare_client
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def run_demo(
     scenario, note = (given, "") if given else _built_in_scenario(quick, directory)
     scenario = _adjusted(scenario, months, seed)
     workspace = init_workspace(directory / "workspace", settings, _overrides(scenario))
-    prepare_prefect(workspace.state, settings.prefect_api_url)
+    prepare_client(workspace.state, settings.prefect_api_url)
     _tell(f"{note}workspace {workspace.root}; services start, this takes a moment the first time")
     from flows.demo_months import DemoRun
 

@@ -11,7 +11,6 @@ from components.settings import switch_telemetry_off
 
 PREFECT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
@@ -21,7 +20,8 @@ PREFECT = {
 
 LOOPBACK = ("127.0.0.1", "localhost")
 OUR_SERVER = "PERENNIAL_SERVER"
-SERVER_MARKS = ("PREFECT__SERVER_EPHEMERAL", OUR_SERVER)
+EPHEMERAL_SERVER = "PREFECT__SERVER_EPHEMERAL"
+SERVER_MARKS = (EPHEMERAL_SERVER, OUR_SERVER)
 RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
@@ -39,7 +39,7 @@ _FORESEEN = ForeseenErrors()
 
 
 def prepare_prefect(state: Path, api_url: str | None) -> None:
-    """Point Prefect at the workspace's own home and at `api_url`, or at a server of this process's own.
+    """Point Prefect at the workspace's own home and at `api_url`, if there is one.
 
     Call before `prefect` is imported. What the user set already stays.
     """

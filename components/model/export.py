@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from components.model.answering import predict_logits
 from components.model.artifact import ModelSpec
 from components.model.backbones import embed_and_answer
 from components.model.inputs import Normalise
 from components.model.predictor import EMBEDDING, Predictor
-from components.model.training import predict_logits
 
 OPSET = 20
 

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from components.model.answering import predict_logits
 from components.model.backbones import build
 from components.model.calibration import softmax
 from components.model.folds import assign_folds
 from components.model.inputs import ImageSet
 from components.model.preprocess import PreprocessSpec
-from components.model.training import fit, predict_logits
+from components.model.training import fit
 from components.params import Audit, Train
 
 HEAD_SPREAD = 1.1

@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
@@ -87,24 +85,6 @@ def fit(
         held_back = None if validation is None else WholeBatches(validation, 512)
         trainer.fit(learner, batches, held_back)
     return _fitted(learner, trainer, keeper, precision)
-
-
-def predict_logits(
-    network: nn.Module, images: NDArray[np.uint8], spec: PreprocessSpec, batch_size: int = 512
-) -> NDArray[np.float32]:
-    """Return logits (N, K) of images (N, size, size, channels) uint8, computed in fp32 on the network's device."""
-    first = next(network.parameters())
-    normalise = Normalise(spec).to(first.device)
-    network.eval()
-    with torch.inference_mode():
-        parts = [
-            network(normalise(torch.from_numpy(images[start : start + batch_size]).to(first.device)))
-            .float()
-            .cpu()
-            .numpy()
-            for start in range(0, max(1, len(images)), batch_size)
-        ]
-    return np.concatenate(parts)
 
 
 def choose_precision(wanted: Literal["auto", "bf16", "fp32"]) -> Literal["bf16", "fp32"]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from components.errors import DataError
 from components.monitoring.accuracy import MOST_UNANSWERED, Estimates
@@ -192,7 +192,7 @@ def find_gap(estimates: Estimates, offline: OfflineRecall, rules: Monitor) -> Ga
     value_now, value_before = np.where(known, now.value, 0), np.where(known, before.value, 0)
     difference = float(weight @ (value_now - value_before))
     variance = np.where(known, now.variance() + before.variance(), 0)
-    upper = difference + float(stats.norm.isf(alpha)) * float(np.sqrt(weight**2 @ variance))
+    upper = difference - float(special.ndtri(alpha)) * float(np.sqrt(weight**2 @ variance))
     shown = difference < -rules.tolerance and upper < 0
 
     of_class = alpha / len(estimates.classes)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RUN_KEY_TAG = "perennial.key"
+CONNECT_TRIES = 8
+"""How often MLflow asks a database that is down: some twenty seconds with its pauses; its default is two minutes."""
 
 _PLAIN = re.compile(r"[\w.:/-]{1,200}")
 _NOT_IN_KEYS = re.compile(r"[^\w.:/ -]")
@@ -122,9 +124,8 @@ class Tracking:
         from mlflow import MlflowClient
         from mlflow.store.db import utils as database
 
-        # MLflow asks a database that is down for two minutes, and prints each try; this is some twenty seconds, unseen.
-        database.MAX_RETRY_COUNT = 8
-        logging.getLogger(database.__name__).setLevel(logging.ERROR)
+        database.MAX_RETRY_COUNT = CONNECT_TRIES
+        logging.getLogger(database.__name__).setLevel(logging.ERROR)  # it prints each try
         return MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
     @property

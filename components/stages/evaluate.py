@@ -14,10 +14,10 @@ from components.evaluation.measure import Part, measure
 from components.evaluation.metrics import Answers
 from components.evaluation.report import draw_confusion, draw_reliability, markdown
 from components.labels.stale import read_stale
+from components.model.answering import predict_logits
 from components.model.artifact import ModelSpec
 from components.model.backbones import restore
 from components.model.dataset import StoredImages
-from components.model.training import predict_logits
 from components.params import Params
 from components.stages.files import METRICS_FILE, fresh, write_json
 

@@ -132,7 +132,7 @@ def _interval(value: dict[str, float] | None) -> str:
 @verb
 def serve(root: Path, as_json: bool, port: int) -> None:
     """Run the scheduled deployments in one process: monthly retraining, daily monitoring, hourly scoring."""
-    workspace = prepare_flows(root)
+    workspace = prepare_flows(root, own_server=False)
     from flows.deployments import serve_all
 
     serve_all(workspace, port=port, on_ready=lambda rows: emit(rows, as_json, table(("deployment", "cron"), rows)))

@@ -78,11 +78,13 @@ def services(root: Path) -> Iterator[Services]:
         yield opened
 
 
-def prepare_flows(root: Path, *, source: str | None = None, columns: Sequence[str] = ()) -> str:
-    """Check the workspace, set Prefect's environment, and return the workspace's absolute path for a flow.
+def prepare_flows(
+    root: Path, *, source: str | None = None, columns: Sequence[str] = (), own_server: bool = True
+) -> str:
+    """Check the workspace, see to a Prefect server, and return the workspace's absolute path for a flow.
 
-    source: one that does not exist, or `columns` that say nothing, are told here, at once, and not after the ten
-    seconds that Prefect takes to start.
+    source: one that does not exist, or `columns` that say nothing, are told here, at once, and not after the seconds
+    that Prefect takes to start. own_server: whether to start one for this process alone where none runs.
     """
     from components.data.decode import ImageLimits
     from components.data.sources.columns import ColumnNames
@@ -91,12 +93,14 @@ def prepare_flows(root: Path, *, source: str | None = None, columns: Sequence[st
     from components.operations.workspace import open_workspace
     from components.settings import Settings
     from flows.environment import prepare_prefect
+    from flows.servers import prepare_client
 
     workspace = open_workspace(root, Settings.from_environment())
     if source is not None:
         limits, cache = ImageLimits.of(workspace.params.data), workspace.state / "cache"
         open_source(source, limits=limits, cache=cache, columns=ColumnNames.parse(columns))
-    prepare_prefect(workspace.state, prefect_api_url(workspace))
+    prepare = prepare_client if own_server else prepare_prefect
+    prepare(workspace.state, prefect_api_url(workspace))
     return str(workspace.root)
 
 

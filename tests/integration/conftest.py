@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -202,14 +203,49 @@ def product(tmp_path_factory: pytest.TempPathFactory, noisy_digits: Callable[[Pa
 
 
 @pytest.fixture
-def own_product(tmp_path: Path, noisy_digits: Callable[[Path, int], Path]) -> Iterator[Product]:
+def own_product(product: Product, tmp_path: Path) -> Iterator[Product]:
     """A workspace like `product`, of one test alone, which may change what all others read."""
     root = tmp_path / "workspace"
-    succeeded(run_command("init", str(root)))
     try:
-        yield build_product(root, noisy_digits(tmp_path / "later.tar", 60))
+        copy_workspace(product.root, root)
+        yield replace(product, root=root)
     finally:
         shut_down(root)
+
+
+def copy_workspace(source: Path, root: Path) -> None:
+    """Copy a workspace with its databases and its runs' files; the copy knows nothing of where it came from."""
+    from components.store.postgres.embedded import EmbeddedPostgres
+
+    shutil.copytree(source, root, symlinks=True, ignore=shutil.ignore_patterns("postgres.json", "postgres.lock", "tmp"))
+    for file in (root / ".git" / "config", root / ".dvc" / "config.local"):
+        file.write_text(file.read_text(encoding="utf-8").replace(str(source), str(root)), encoding="utf-8")
+    old, new = EmbeddedPostgres(source / ".perennial"), EmbeddedPostgres(root / ".perennial")
+    old.start()
+    new.start()
+    for name in ("perennial", "mlflow"):
+        new.ensure_database(name)
+        move_database(source / ".perennial", root / ".perennial", name, {str(source): str(root)})
+
+
+@pytest.fixture(scope="session")
+def copy_database() -> Callable[..., None]:
+    """A function of (state of one server, state of another, database) that copies the database; see `move_database`."""
+    return move_database
+
+
+def move_database(source: Path, target: Path, name: str, changes: Mapping[str, str] | None = None) -> None:
+    """Copy a database from one embedded server to another, where it is there and empty, with `changes` of its text."""
+    from components.store.postgres.home import recorded_home
+
+    old, new = recorded_home(source), recorded_home(target)
+    assert old is not None and new is not None
+    dump = [str(old.binaries / "pg_dump"), "-h", str(old.socket), "-U", "postgres", name]
+    load = [str(old.binaries / "psql"), "-q", "-v", "ON_ERROR_STOP=1", "-h", str(new.socket), "-U", "postgres", name]
+    content = subprocess.run(dump, capture_output=True, check=True, timeout=300).stdout
+    for before, after in (changes or {}).items():
+        content = content.replace(before.encode(), after.encode())
+    subprocess.run(load, input=content, capture_output=True, check=True, timeout=300)
 
 
 def build_product(root: Path, later: Path) -> Product:

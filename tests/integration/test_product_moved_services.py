@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,11 @@ class Elsewhere:
 
 @pytest.fixture(scope="module")
 def elsewhere(
-    product: Any, postgres_folder: Path, git: Callable[..., str], tmp_path_factory: pytest.TempPathFactory
+    product: Any,
+    postgres_folder: Path,
+    git: Callable[..., str],
+    copy_database: Callable[..., None],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Elsewhere]:
     from components.store.postgres.embedded import EmbeddedPostgres
 
@@ -47,7 +50,7 @@ def elsewhere(
     there.start()
     for name in ("perennial", "mlflow"):
         there.ensure_database(name)
-        move_database(product.state, postgres_folder / "elsewhere", name)
+        copy_database(product.state, postgres_folder / "elsewhere", name)
     yield Elsewhere(
         database_url=there.url("perennial"),
         tracking_uri=there.url("mlflow"),
@@ -55,17 +58,6 @@ def elsewhere(
         image_store=folder / "images",
     )
     there.stop()
-
-
-def move_database(source: Path, target: Path, name: str) -> None:
-    from components.store.postgres.home import recorded_home
-
-    old, new = recorded_home(source), recorded_home(target)
-    assert old is not None and new is not None
-    dump = [str(old.binaries / "pg_dump"), "-h", str(old.socket), "-U", "postgres", name]
-    load = [str(old.binaries / "psql"), "-q", "-v", "ON_ERROR_STOP=1", "-h", str(new.socket), "-U", "postgres", name]
-    content = subprocess.run(dump, capture_output=True, check=True, timeout=300).stdout
-    subprocess.run(load, input=content, capture_output=True, check=True, timeout=300)
 
 
 def move_repository(product: Any, folder: Path, git: Callable[..., str]) -> Path:

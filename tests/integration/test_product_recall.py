@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from components.operations.services import Services
     from components.records import ModelVersion, ScoredChunk
 
-pytestmark = [pytest.mark.xdist_group("workspace"), pytest.mark.timeout(1800), pytest.mark.slow]
+pytestmark = [pytest.mark.xdist_group("recall"), pytest.mark.timeout(1800), pytest.mark.slow]
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CLASSES = ("a", "b", "c")

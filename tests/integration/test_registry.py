@@ -323,9 +323,7 @@ def test_the_same_on_postgresql_without_a_server(postgres, export, tmp_path):
 
 
 def test_an_unreachable_store_is_a_service_error_without_the_password(tmp_path, monkeypatch):
-    import mlflow.store.db.utils as database
-
-    monkeypatch.setattr(database, "MAX_RETRY_COUNT", 1)
+    monkeypatch.setattr("components.registry.tracking.CONNECT_TRIES", 1)
     uri = f"postgresql+psycopg2://me:secret@/none?host={tmp_path}"
     with pytest.raises(ServiceError, match="starting a run") as error:
         Registry(uri, str(tmp_path)).start_run({})

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from components.errors import DataError
+from components.model.answering import predict_logits
 from components.model.backbones import build
 from components.model.inputs import ImageSet
 from components.model.preprocess import PreprocessSpec
 from components.model.progress import MetricsLog
-from components.model.training import choose_precision, fit, predict_logits
+from components.model.training import choose_precision, fit
 from components.params import Augment, Train
 
 SPEC = PreprocessSpec(8, 1, "stretch", 1.0, "bilinear", (0.5,), (0.3,))

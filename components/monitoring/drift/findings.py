@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from components.params import Monitor
 from components.records import DriftFinding
@@ -48,7 +48,9 @@ def minimum_effect_p_value(statistic: float, freedom: int, harmonic_rows: float,
     if freedom < 1:
         return 1.0
     if v0 <= 0:
-        return float(stats.chi2.sf(statistic, freedom))
+        return float(special.chdtrc(freedom, statistic))
+    from scipy import stats
+
     return float(stats.ncx2.sf(statistic, freedom, 4 * harmonic_rows * v0**2))
 
 
@@ -72,7 +74,7 @@ def minimum_effect_test(reference: ArrayLike, window: ArrayLike, v0: float) -> D
     freedom = len(before) - 1
     return DriftTest(
         p_value=minimum_effect_p_value(statistic, freedom, harmonic, v0),
-        plain_p_value=float(stats.chi2.sf(statistic, freedom)),
+        plain_p_value=float(special.chdtrc(freedom, statistic)),
         v=float(np.sqrt(max(0.0, statistic - freedom) / harmonic) / 2),
         state="ok",
         reference_rows=rows[0],

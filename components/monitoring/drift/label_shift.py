@@ -17,7 +17,6 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
 
 from components.errors import DataError
 from components.monitoring.confusion import (
@@ -121,6 +120,8 @@ def reweighting(new_mix: ArrayLike, training_mix: ArrayLike, bound: float) -> Fl
     A class that training has no image of gets the weight 1, which nothing uses. Shimodaira 2000; that cut weights trade
     a little bias for much variance, Ionides 2008. Raises DataError for mixes that are none, and for a bound below 1.
     """
+    from scipy import optimize
+
     new, old = _checked_mix(new_mix, "new_mix"), _checked_mix(training_mix, "training_mix")
     if len(new) != len(old):
         raise DataError(f"new_mix has {len(new)} classes and training_mix {len(old)}; give both in the same class list")

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import special
 
 from components.errors import DataError
 from components.monitoring.accuracy import check_counts
@@ -215,11 +215,13 @@ def _misfit(cells: Cells, factors: FloatArray, freedom: int, v0: float) -> tuple
 
 def _upper_bound(statistic: float, freedom: int, rows: float) -> float:
     """Return the V under which so small a statistic is rarer than `BOUND_ALPHA`."""
+    from scipy import optimize
+
     # A fit that is better than chance speaks for too wide a variance, not against a misfit.
     reached = min(max(statistic, float(freedom)), LARGEST_STATISTIC)
 
     def excess(noncentrality: float) -> float:
-        return float(stats.ncx2.cdf(reached, freedom, noncentrality)) - BOUND_ALPHA
+        return float(special.chndtr(reached, freedom, noncentrality)) - BOUND_ALPHA
 
     return float(np.sqrt(optimize.brentq(excess, 0.0, 10 * (reached + 10)) / rows) / 2)
 

@@ -12,7 +12,6 @@ import numpy as np
 from components.data.ingestion.class_history import ClassHistory
 from components.data.manifest import Manifest
 from components.evaluation.gate import CandidateResults, judge_candidate
-from components.labels.stale import read_stale
 from components.model.artifact import read_spec
 from components.model.calibration import expected_calibration_error
 from components.model.predictor import Predictor
@@ -74,6 +73,8 @@ def register(
 
 def judge(services: Services, clone: Path, attempt: Attempt, version: int) -> dict[str, Any]:
     """Return the gate's verdict on a registered candidate, noted in our table, in MLflow and on its card."""
+    from components.labels.stale import read_stale  # loads scipy.stats, half a second for every other command
+
     params = load_params(clone / "params.yaml")
     export = clone / params.paths.export
     metrics = stage_metrics(clone, params)

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 from components.data.annotations import annotations_path, read_annotations, write_with_annotations
 from components.data.decode import ImageLimits
+from components.data.erasure.following import OldVersion
 from components.data.erasure.rewriting import recall_images
 from components.data.ingestion.class_changes import Merge, Rename, Split, applied, carried_opinions
 from components.data.ingestion.ingest import IngestReport, ingest
@@ -85,6 +87,14 @@ class Dataset:
         table = read_annotations(self.manifest, self.path).to_pylist()
         return {(numbers[row["image_id"]], row["annotator"]): row["label"] for row in table}
 
+    def put_into(self, split: str, number: int) -> None:
+        rows = [
+            row | ({"split": split} if row["image_id"] == image_id(number) else {})
+            for row in self.manifest.table.to_pylist()
+        ]
+        moved = Manifest.from_rows(rows, self.manifest.classes)
+        replace(moved, annotations=self.manifest.annotations).write(self.path)
+
     def files(self) -> dict[str, bytes]:
         return {str(p.relative_to(self.root)): p.read_bytes() for p in self.root.rglob("*") if p.is_file()}
 
@@ -140,15 +150,17 @@ def test_ties_are_broken_without_favour_and_never_against_the_stored_label() -> 
     assert all(majority(one, ["cat", "dog", "cat"], "dog").label == "cat" for one in ids)
 
 
-def test_later_opinions_move_the_majority_but_no_label_that_people_settled_or_that_is_frozen(first: Dataset) -> None:
+@pytest.mark.parametrize("frozen", [False, True])
+def test_later_opinions_move_the_majority_but_no_label_that_people_settled_or_that_is_frozen(
+    first: Dataset, frozen: bool
+) -> None:
+    first.put_into("frozen_test" if frozen else "train", 0)
     given = [SourceItem("10.png", content(10), "cat")]
     first.take(given)
     first.take([SourceItem("2.png", content(2), "dog", label_origin="consensus", labelled_by="eve")], production=True)
     report = first.take(
         {(number, who): label for number, label in ((0, "dog"), (2, "cat"), (10, "dog")) for who in ("cyd", "dan")}
     )
-    split = {row["image_id"]: row["split"] for row in first.manifest.table.to_pylist()}
-    frozen = split[image_id(0)] == "frozen_test"
 
     assert first.labels()[0] == ("cat" if frozen else "dog", "opinions")
     assert first.labels()[2] == ("dog", "consensus")
@@ -175,6 +187,16 @@ def test_an_unknown_class_refuses_the_ingest_and_a_recalled_image_takes_no_opini
     assert first.opinions() == {key: label for key, label in FIRST.items() if key[0] != 0}
     report = first.take({(0, "ada"): "cat", (0, "bob"): "cat"})
     assert (report.reasons, report.changed) == ({"recalled": 2}, False)
+
+
+def test_an_old_version_comes_without_the_opinions_on_images_erased_since(first: Dataset) -> None:
+    first.take({(5, "ada"): "cat"})
+    gone = next(row for row in first.manifest.table.to_pylist() if row["image_id"] == image_id(1))
+    (first.root / ".dvc").mkdir()
+    told = OldVersion(first.root, PARAMS.paths, {gone["shard"]: None}).finish()
+
+    assert image_id(1) in told
+    assert first.opinions() == {(5, "ada"): "cat"}
 
 
 def test_a_crash_between_manifest_and_opinions_leaves_both_old_or_both_new(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from components.monitoring.accuracy import estimate
 from components.monitoring.asking import Judged, OpenQuestions, latest, left_open, newly_drifted, next_draw
 from components.monitoring.policy import judge, reference_from
-from components.monitoring.rules import IN_FORCE, Rules
+from components.monitoring.rules import Rules
 from components.monitoring.sampling import allocate
 from components.params import Labelling, Monitor, Params
 from components.records import ClassState, StratumCounts
@@ -177,17 +177,17 @@ def test_the_last_judgement_made_before_the_draw_counts_this_models_first():
     assert latest(known, 1, at=NOON - timedelta(days=1)) is None
 
 
-def lived(climate: Climate, years: int, factor: float) -> dict:
-    params = Params(labelling=Labelling(share=0.025, most_factor=factor))
-    rules = Rules(IN_FORCE, params.monitor, params.labelling, params.retrain)
-    return simulate(default_counts(), [rules], climate, years=years, seed=11, length="month")["rules"][0]
+def lived(climate: Climate, years: int, *factors: float) -> list[dict]:
+    params = [Params(labelling=Labelling(share=0.025, most_factor=factor)) for factor in factors]
+    rules = [Rules(f"factor {p.labelling.most_factor}", p.monitor, p.labelling, p.retrain) for p in params]
+    return simulate(default_counts(), rules, climate, years=years, seed=11, length="month")["rules"]
 
 
 @pytest.mark.slow
 def test_asking_more_raises_no_false_alarms_in_quiet_years():
     """300 years of 12 months, ten classes, 500 labels a month (1,000 years: 81 false alarms plain, 84 with)."""
     quiet = Climate(silent_drops=0, low_confidence_drops=0, mix_changes=0)
-    plain, raised = (lived(quiet, 300, factor) for factor in (1.0, 2.0))
+    plain, raised = lived(quiet, 300, 1.0, 2.0)
     months = 300 * 12
     assert raised["labels_a_year"] > plain["labels_a_year"]
     assert raised["labels_a_year"] < 1.1 * plain["labels_a_year"]

@@ -49,9 +49,13 @@ def minimum_effect_p_value(statistic: float, freedom: int, harmonic_rows: float,
         return 1.0
     if v0 <= 0:
         return float(special.chdtrc(freedom, statistic))
+    noncentrality = 4 * harmonic_rows * v0**2
+    below = float(special.chndtr(statistic, freedom, noncentrality))
+    if below < 0.5:  # far from any alarm, and nothing is lost by subtracting
+        return 1 - below
     from scipy import stats
 
-    return float(stats.ncx2.sf(statistic, freedom, 4 * harmonic_rows * v0**2))
+    return float(stats.ncx2.sf(statistic, freedom, noncentrality))
 
 
 def minimum_effect_test(reference: ArrayLike, window: ArrayLike, v0: float) -> DriftTest:

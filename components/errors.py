@@ -23,6 +23,14 @@ class IntegrityError(PerennialError):
     """Stored bytes differ from the hash they were stored under; their use is stopped."""
 
 
+class NoSpaceError(PerennialError):
+    """The disk is full, or a quota or a limit on files is reached. Run it again when there is room."""
+
+
+RESTORE = "`perennial doctor --restore` brings it back from the DVC remote"
+"""What to do where versioned data is damaged."""
+
+
 class ServiceError(PerennialError):
     """PostgreSQL, MLflow, Prefect, git or DVC did not do what it was asked."""
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
+from components.data.files import command_failed
 from components.errors import RefusedError, ServiceError
 
 _UNATTENDED = (
@@ -18,9 +25,14 @@ _UNATTENDED = (
     "-c", "protocol.ext.allow=never",
 )  # fmt: skip
 
+logger = logging.getLogger(__name__)
+
 
 def git(*arguments: str, cwd: Path) -> str:
-    """Return what `git ARGUMENTS` printed in `cwd`, stripped. Raises ServiceError with git's own last words."""
+    """Return what `git ARGUMENTS` printed in `cwd`, stripped.
+
+    Raises NoSpaceError where the disk is full, else ServiceError, with git's own last words.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k.startswith("GIT_SSL")}
     environment["GIT_TERMINAL_PROMPT"] = "0"
     try:
@@ -31,7 +43,9 @@ def git(*arguments: str, cwd: Path) -> str:
         raise ServiceError("git is not installed; Perennial versions every dataset with it") from error
     if done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).split())[-400:]
-        raise ServiceError(f"git {arguments[0]} failed in {cwd}: {said}")
+        if done.returncode == -signal.SIGXFSZ:
+            said = os.strerror(errno.EFBIG)
+        raise command_failed(f"git {arguments[0]} failed in {cwd}: {said or f'exit {done.returncode}'}", cwd)
     return done.stdout.strip()
 
 
@@ -64,3 +78,28 @@ def head(folder: Path) -> str:
 def is_clean(folder: Path) -> bool:
     """Return whether nothing tracked or untracked differs from HEAD."""
     return not git("status", "--porcelain", cwd=folder)
+
+
+def remove_stale_locks(repository: Path) -> list[Path]:
+    """Remove the locks that a killed git left in a bare repository of this machine alone, and return them.
+
+    A lock is left alone while a git works in there. What it guarded was not changed: git writes a lock's file, then
+    renames it.
+    """
+    locks = [*repository.glob("*.lock"), *(repository / "refs").rglob("*.lock")]
+    if not locks or any(process.is_running() for process in _gits_in(repository)):
+        return []
+    for lock in locks:
+        logger.warning("%s was left locked by a git that died; it is unlocked", lock)
+        lock.unlink(missing_ok=True)
+    return locks
+
+
+def _gits_in(folder: Path) -> Iterator[psutil.Process]:
+    folder = folder.resolve()
+    for process in psutil.process_iter():
+        try:
+            if process.name().startswith("git") and Path(process.cwd()).is_relative_to(folder):
+                yield process
+        except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+            continue

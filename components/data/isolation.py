@@ -177,7 +177,8 @@ class _Process:
             raise ServiceError("the decoding processes are closed")
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115  (as long as the process)
         with tempfile.TemporaryFile() as shared:
-            shared.truncate(PROGRESS_BYTES)
+            shared.write(bytes(PROGRESS_BYTES))  # with its room on the disk: a mapped page without it ends the process
+            shared.flush()
             self._at = mmap.mmap(shared.fileno(), PROGRESS_BYTES)
             command = [sys.executable, "-m", "components.data.decoder_process", *map(str, self._arguments())]
             self._running = running = subprocess.Popen(

@@ -1,15 +1,18 @@
-"""What a killed process leaves running: the stages it had begun, in a clone that nobody will read."""
+"""What a killed process leaves: stages that still run in a clone that nobody will read, and halves of DVC's objects."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import psutil
 
 WAIT_SECONDS = 10.0
+ABANDONED_SECONDS = 3600.0
+"""Nobody writes any more to a file that has not grown for so long."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,3 +63,23 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return process.children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def remove_partial_objects(stores: Iterable[Path | None]) -> list[Path]:
+    """Remove what killed or failed DVC commands left half copied an hour ago or longer, and return it.
+
+    stores: folders that hold objects, DVC's cache or its remote; None is passed over.
+    """
+    oldest = time.time() - ABANDONED_SECONDS
+    removed = []
+    for store in stores:
+        if store is None:
+            continue
+        for path in (store / "files" / "md5").glob("*/.*.tmp"):
+            try:
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+                    removed.append(path)
+            except OSError as error:  # its writer was quicker; or a shared remote keeps it
+                logger.info("%s is left: %s", path, error)
+    return removed

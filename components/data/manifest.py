@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.data.files import publish, unpublished
-from components.errors import DataError, IntegrityError
+from components.errors import RESTORE, DataError, IntegrityError
 
 MANIFEST_SCHEMA = pa.schema(
     [
@@ -220,7 +220,7 @@ def _bounds(file: pq.ParquetFile) -> Iterator[tuple[int, str, str]]:
 
 def _damaged(path: Path, error: Exception) -> IntegrityError:
     said = " ".join(str(error).split())
-    return IntegrityError(f"{path} cannot be read ({said}); restore it with `dvc checkout`")
+    return IntegrityError(f"{path} cannot be read ({said}); {RESTORE}")
 
 
 class RowIndex:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from components.data.descriptor import DESCRIPTOR_BYTES
 from components.data.files import publish, unpublished
-from components.errors import IntegrityError
+from components.errors import RESTORE, IntegrityError
 
 SHARD_SCHEMA = pa.schema([pa.field("image_id", pa.string(), False), pa.field("content", pa.large_binary(), False)])
 DESCRIBED_SCHEMA = pa.schema(
@@ -63,8 +63,10 @@ def write_shard(
 class ShardReader:
     """Random access to the shards of one folder (a path or an fsspec URL), from any number of threads; picklable."""
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, remedy: str = RESTORE) -> None:
+        """Give access to `folder`; remedy: what an error tells a person to do about damage there."""
         self.folder = folder
+        self._remedy = remedy
         self._prepare()
 
     def read(self, shard: str, row: int) -> bytes:
@@ -72,7 +74,7 @@ class ShardReader:
         contents = self._table(shard).column("content")
         if not 0 <= row < len(contents):
             raise IntegrityError(
-                f"shard {shard} in {self.folder} has {len(contents)} rows, row {row} was asked for; restore it"
+                f"shard {shard} in {self.folder} has {len(contents)} rows, row {row} was asked for; {self._remedy}"
             )
         content: bytes = contents[row].as_py()
         return content
@@ -85,8 +87,7 @@ class ShardReader:
         found = hashlib.sha256(content).hexdigest()
         if found != image_id:
             raise IntegrityError(
-                f"row {row} of shard {shard} in {self.folder} should be image {image_id} and is {found}; "
-                "restore the shard from the remote"
+                f"row {row} of shard {shard} in {self.folder} should be image {image_id} and is {found}; {self._remedy}"
             )
         return content
 
@@ -120,12 +121,13 @@ class ShardReader:
             else:
                 source = pa.BufferReader(self._filesystem.cat_file(f"{self._root}/{relative}"))
             table = pa.ipc.open_file(source).read_all()
+            table.validate(full=True)  # a wrong offset would lead out of the file
         except FileNotFoundError as error:
-            raise IntegrityError(f"{where} is missing; restore it from the remote") from error
-        except (pa.ArrowException, OSError) as error:
-            raise IntegrityError(f"{where} cannot be read ({_one_line(error)}); restore it from the remote") from error
+            raise IntegrityError(f"{where} is missing; {self._remedy}") from error
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise IntegrityError(f"{where} cannot be read ({_one_line(error)}); {self._remedy}") from error
         if not any(table.schema.equals(schema) for schema in (SHARD_SCHEMA, DESCRIBED_SCHEMA)):
-            raise IntegrityError(f"{where} has columns {table.schema.names}, not {SHARD_SCHEMA.names}; restore it")
+            raise IntegrityError(f"{where} has columns {table.schema.names}, not {SHARD_SCHEMA.names}; {self._remedy}")
         return table
 
     def _prepare(self) -> None:
@@ -135,10 +137,10 @@ class ShardReader:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder}
+        return {"folder": self.folder, "remedy": self._remedy}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.folder = state["folder"]
+        self.folder, self._remedy = state["folder"], state["remedy"]
         self._prepare()
 
 

@@ -6,7 +6,6 @@ published in one atomic push and thrown away; the visible folder is fast-forward
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import logging
 import os
@@ -20,16 +19,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
+from components.data.dvc_remote import configure_dvc, remote_folder, remote_url, require_remote
 from components.data.erasure.following import OldVersion, paths_of, record_of, wants
-from components.data.git import commit_all, git, is_clean
-from components.data.history.kept import file_at
-from components.data.leftovers import end_processes_in
-from components.errors import BusyError, ConflictError, DataError, RefusedError, ServiceError
+from components.data.files import command_failed, naming_a_full_disk
+from components.data.git import commit_all, git, is_clean, remove_stale_locks
+from components.data.history.integrity import listing_of, require_available, require_kept, require_recorded
+from components.data.history.kept import file_at, recorded_at
+from components.data.leftovers import end_processes_in, remove_partial_objects
+from components.data.sources.remote import without_credentials
+from components.errors import BusyError, ConflictError, DataError, NoSpaceError, RefusedError, ServiceError
 
 logger = logging.getLogger(__name__)
 
-EMBEDDED_REMOTE = "../.perennial/dvc-remote"
-REMOTE = 'remote "store"'
 TAG_PREFIX = "data/"
 PAST_PREFIX = "past-"
 
@@ -46,34 +47,20 @@ def dvc_environment() -> dict[str, str]:
 
 
 def dvc(*arguments: str, cwd: Path) -> str:
-    """Return what `dvc ARGUMENTS` printed. Raises BusyError where another DVC holds the lock, else ServiceError."""
+    """Return what `dvc ARGUMENTS` printed.
+
+    Raises BusyError where another DVC holds the lock, NoSpaceError where the disk is full, else ServiceError.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=cwd, env=dvc_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        said = " ".join((done.stderr or done.stdout).split())[-500:]
+        said = " ".join((done.stderr or done.stdout).partition("Having any troubles?")[0].split())[-500:]
         if "is busy" in said or "Unable to acquire lock" in said:
             raise BusyError(f"DVC in {cwd} is held by another process; try again when it has finished")
-        raise ServiceError(f"dvc {' '.join(arguments)} failed in {cwd}: {said}")
+        raise command_failed(f"dvc {' '.join(arguments)} failed in {cwd}: {said}", cwd)
     return done.stdout.strip()
-
-
-def configure_dvc(root: Path, state: Path) -> None:
-    """Write the clone's private DVC settings: one cache for every clone, and where the embedded remote really lies.
-
-    A remote that the user moved elsewhere (`dvc remote modify store url …`, committed) is left alone.
-    """
-    local = configparser.ConfigParser()
-    # Files in a clone are links to the cache: a clone of a million images costs seconds, not a copy.
-    local["cache"] = {"dir": str(state / "dvc-cache"), "type": '"reflink,hardlink,copy"'}
-    committed = configparser.ConfigParser()
-    committed.read(root / ".dvc" / "config")
-    if committed.get(f"'{REMOTE}'", "url", fallback=EMBEDDED_REMOTE) == EMBEDDED_REMOTE:
-        (state / "dvc-remote").mkdir(parents=True, exist_ok=True)
-        local[f"'{REMOTE}'"] = {"url": str(state / "dvc-remote")}
-    with (root / ".dvc" / "config.local").open("w", encoding="utf-8") as file:
-        local.write(file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +70,40 @@ class WorkspaceClone:
     root: Path
 
     def pull(self, *targets: str) -> None:
-        """Bring `targets` (DVC files or outputs) from cache or remote; those not yet versioned are passed over."""
+        """Bring versioned files and folders from cache or remote; those not yet versioned are passed over.
+
+        Raises IntegrityError, naming the file, where stored bytes are not those that were versioned.
+        """
         known = [t for t in targets if (self.root / f"{t}.dvc").exists()]
         if known:
-            dvc("pull", *[f"{t}.dvc" for t in known], cwd=self.root)
+            try:
+                self._with_remote("pull", *[f"{t}.dvc" for t in known])
+            except BusyError:
+                raise
+            except ServiceError:
+                require_available(self.root, known)
+                raise
+            require_recorded(self.root, known)
 
     def commit_dataset(self, targets: Sequence[str], message: str, now: datetime) -> str:
-        """Version those `targets` that are there with DVC, commit, tag, and return the tag `data/YYYY-MM-DD-n`."""
+        """Version those `targets` that are there with DVC, commit, tag, and return the tag `data/YYYY-MM-DD-n`.
+
+        Raises IntegrityError where a versioned file of a folder among them changed.
+        """
         self.commit_files(targets, message)
         tag = next_tag(self.root, now)
         git("tag", "--annotate", tag, "-m", message, cwd=self.root)
         return tag
 
     def commit_files(self, targets: Sequence[str], message: str) -> str:
-        """Version those `targets` that are there with DVC, commit, and return the commit: no new dataset version."""
+        """Version those `targets` that are there with DVC, commit, and return the commit: no new dataset version.
+
+        Raises as `commit_dataset` does.
+        """
+        before = {target: listing_of(self.root, target) for target in targets}
         dvc("add", *[target for target in targets if (self.root / target).exists()], cwd=self.root)
+        for target in targets:
+            require_kept(before[target], listing_of(self.root, target), target)
         return commit_all(self.root, message)
 
     def commit(self, message: str) -> str:
@@ -109,38 +115,66 @@ class WorkspaceClone:
 
         Raises ConflictError where `main` moved meanwhile: discard the clone and redo from a fresh one.
         """
-        dvc("push", cwd=self.root)
+        self._with_remote("push")
         try:
             git("push", "--quiet", "--atomic", "--follow-tags", "origin", "main", cwd=self.root)
         except ServiceError as error:
-            if any(word in str(error) for word in ("rejected", "fetch first", "non-fast-forward")):
+            if _lost_a_race(str(error)):
                 raise ConflictError(f"{error}; somebody else pushed first: run it again") from error
             raise
 
-    def verify_unchanged(self, targets: Sequence[str]) -> None:
-        """Raise DataError where a versioned target differs from what DVC recorded."""
-        status = dvc("status", "--json", *[f"{t}.dvc" for t in targets], cwd=self.root)
-        if status not in ("", "{}"):
-            raise DataError(f"the dataset in {self.root} differs from its recorded version: {status}")
+    def _with_remote(self, *command: str) -> None:
+        try:
+            dvc(*command, cwd=self.root)
+        except BusyError:
+            raise
+        except ServiceError as error:
+            where = f"the DVC remote is {remote_url(self.root)}: see that it is there and reachable, and run this again"
+            raise ServiceError(f"{error}; {where}") from error
+
+
+def _lost_a_race(said: str) -> bool:
+    """Return whether git refused a push since the branch or the tag is not as it was."""
+    if "[remote rejected]" in said:  # a hook's no, or a lock that is held: not for that reason alone
+        return "but expected" in said or "incorrect old value" in said
+    return any(word in said for word in ("rejected", "fetch first", "non-fast-forward"))
 
 
 @contextlib.contextmanager
 def working_clone(*, origin: str, state: Path, name: str) -> Iterator[WorkspaceClone]:
     """Yield a fresh clone of `origin` under `state`/work; it is removed afterwards, whatever happened.
 
-    The caller holds the workspace's lock, so whatever a killed run left there, files and processes, goes first.
+    The caller holds the workspace's lock, so whatever a killed run left there, files and processes, goes first. Raises
+    ServiceError, before anything is done, where the origin or the DVC remote is not there.
     """
     work = state / "work"
     end_processes_in(work)
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
     root = work / name
     try:
-        git("clone", "--quiet", "--branch", "main", origin, str(root), cwd=work)
-        configure_dvc(root, state)
-        yield WorkspaceClone(root)
+        with naming_a_full_disk(work):
+            work.mkdir(parents=True)
+            _clone(origin, state, root)
+            configure_dvc(root, state)
+            remove_partial_objects([state / "dvc-cache", remote_folder(root)])
+            newest = recorded_at(root, "HEAD", paths_of(root).manifest)
+            if newest is not None:
+                require_remote(root, newest)
+            yield WorkspaceClone(root)
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def _clone(origin: str, state: Path, root: Path) -> None:
+    if Path(origin).is_relative_to(state):  # nobody but this machine writes to it
+        remove_stale_locks(Path(origin))
+    try:
+        git("clone", "--quiet", "--branch", "main", origin, str(root), cwd=root.parent)
+    except ServiceError as error:
+        raise ServiceError(
+            f"{error}; {without_credentials(origin)} is where flows keep the workspace's versions, and nothing was "
+            "done. Bring it back, or set WORKSPACE_GIT_URL to where it is now, and run this again"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -199,19 +233,21 @@ def _tag_order(tag: str) -> tuple[str, int]:
 
 
 def fast_forward(visible: Path, origin: str) -> bool:
-    """Bring the folder people look at up to `main` of `origin`; return False, losing nothing, if it has local changes.
+    """Bring the folder people look at up to `main` of `origin`; return False, losing nothing, where it cannot follow.
 
-    origin: where flows push to. The folder's own remote may be an older place, if the repository was moved since.
+    It has local changes, a git that works in it or died in it holds a lock, or there is no room: a log says so, and
+    what was published is published. origin: where flows push to. The folder's own remote may be an older place, if the
+    repository was moved since.
     """
     if not is_clean(visible):
         logger.warning("%s has local changes; left as it is. Later: git pull && dvc checkout", visible)
         return False
-    git("fetch", "--quiet", "--tags", origin, "+refs/heads/main:refs/remotes/origin/main", cwd=visible)
-    git("merge", "--quiet", "--ff-only", "origin/main", cwd=visible)
     try:
+        git("fetch", "--quiet", "--tags", origin, "+refs/heads/main:refs/remotes/origin/main", cwd=visible)
+        git("merge", "--quiet", "--ff-only", "origin/main", cwd=visible)
         dvc("checkout", "--allow-missing", cwd=visible)  # never --force: a person's edits are theirs
-    except ServiceError as error:
-        logger.warning("data in %s left as it is: %s", visible, error)
+    except (ServiceError, NoSpaceError) as error:
+        logger.warning("%s could not follow what is published; the next flow tries again: %s", visible, error)
         return False
     return True
 

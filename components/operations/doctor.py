@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from components.data.git import git, is_clean
+from components.data.history.integrity import StoredData
+from components.data.history.kept import kept_versions
 from components.data.versions import latest_dataset
-from components.errors import PerennialError
+from components.errors import RESTORE, IntegrityError, PerennialError
+from components.operations.ingestion import dataset_paths, register_target
 from components.operations.promotion import repair_alias
 from components.operations.services import Services, open_services, service_urls
 from components.operations.workspace import Workspace, open_workspace
@@ -21,14 +24,20 @@ LEAST_FREE_BYTES = 2_000_000_000
 Check = Callable[[], str]
 
 
-def examine(root: Path, settings: Settings) -> dict[str, Any]:
-    """Return every URL, every check with its detail, and whether all are well. Starts what is embedded."""
+def examine(root: Path, settings: Settings, *, data: bool = False, restore: bool = False) -> dict[str, Any]:
+    """Return every URL, every check with its detail, and whether all are well. Starts what is embedded.
+
+    data: hold every stored byte of every dataset version on this machine against what was versioned. restore: and bring
+    what is damaged from where it is sound.
+    """
     workspace = open_workspace(root, settings)
     checks = [
         _check("python", _python),
         _check("git", lambda: _repository(workspace)),
         _check("disk", lambda: _disk(workspace)),
     ]
+    if data or restore:
+        checks.append(_check("data", lambda: examine_data(workspace, restore=restore)))
     try:
         with open_services(root, settings) as services:
             checks += [
@@ -66,6 +75,30 @@ def _disk(workspace: Workspace) -> str:
             f"{free / 1e9:.1f} GB free at {workspace.root}, at least {LEAST_FREE_BYTES / 1e9:.0f} are needed"
         )
     return f"{free / 1e9:.0f} GB free"
+
+
+def examine_data(workspace: Workspace, *, restore: bool) -> str:
+    """Hold every stored file of every dataset version on this machine to its hash, and say what was found.
+
+    restore: bring what is damaged from where it is sound. Raises IntegrityError, naming what is damaged still.
+    """
+    images, manifest, annotations = dataset_paths(workspace.params)
+    versions = kept_versions(workspace.root, images=images, manifest=manifest)
+    beside = (annotations, register_target(workspace.params))
+    stored = StoredData(workspace.root, versions, images=images, manifest=manifest, beside=beside)
+    restored, left = [], []
+    for damage in stored.damaged():
+        try:
+            if not restore:
+                raise IntegrityError(f"{damage} is damaged")
+            stored.restore(damage)
+            restored.append(str(damage))
+        except PerennialError as error:
+            left.append(str(error))
+    if left:
+        again = "" if restore else f"; {RESTORE}"
+        raise IntegrityError("; ".join([*left, *(f"{one} is restored" for one in restored)]) + again)
+    return f"restored: {'; '.join(restored)}" if restored else f"{len(versions)} dataset versions are sound"
 
 
 def _registry(services: Services) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.data.annotations import annotations_path
+from components.data.history.kept import kept_versions
 from components.data.ingestion.class_changes import Add, name_in_use
 from components.data.ingestion.class_history import SPLITS_FILE, ClassHistory
 from components.data.ingestion.ingest import ingest
@@ -21,14 +23,17 @@ from components.data.sources.remote import without_credentials
 from components.data.sources.seen import SeenFiles, seen_path
 from components.data.versions import WorkspaceClone, fast_forward, latest_dataset, working_clone
 from components.dataset_card.advice import advice
-from components.errors import ConfigurationError
+from components.errors import ConfigurationError, NoSpaceError
 from components.operations.services import Services
 from components.operations.workspace import PACKAGE, template_folder
 from components.params import Params, load_params
-from components.store.ledger import record
+from components.store.ledger import record, recorded_versions
 
 LOCK = "workspace"
 LOCK_WAIT_SECONDS = 1800.0
+_INGEST = "Ingest "
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -97,7 +102,10 @@ def ingest_source(
     items = open_source(spec, limits=services.limits, cache=cache, columns=ColumnNames.parse(columns), seen=seen)
     source = _origin(spec, columns)
     result = ingest_items(services, items, source=source, add_classes=add_classes, seen=seen, now=now)
-    seen.save()
+    try:
+        seen.save()
+    except NoSpaceError as error:  # it only saves time, and the images are in
+        logger.warning("the next ingest of %s reads every file again: %s", source, error)
     return result
 
 
@@ -124,6 +132,7 @@ def ingest_items(
     with exclusive_clone(services, "ingest") as clone:
         params = load_params(clone.root / "params.yaml")
         clone.pull(*dataset_paths(params), register_target(params))
+        _record_unrecorded(services, clone, params, now)
         manifest = clone.root / params.paths.manifest
         before = Register.read(manifest)
         _require_free(add_classes, manifest)
@@ -132,7 +141,7 @@ def ingest_items(
             kept=services.quarantine, at=now,
         )  # fmt: skip
         told = _advice(manifest, params)
-        message = f"Ingest {report.added} images from {Path(origin.source).name}"
+        message = f"{_INGEST}{report.added} images from {Path(origin.source).name}"
         version = commit_data(clone, params, message, changed=report.changed, noted=report.noted, now=now)
         forget_bytes(services, before, Register.read(manifest))
     result = {**report.as_json(), "dataset_version": version, "advice": told}
@@ -142,6 +151,19 @@ def ingest_items(
         evidence={key: value for key, value in result.items() if key != "set_aside"},
     )  # fmt: skip
     return result
+
+
+def _record_unrecorded(services: Services, clone: WorkspaceClone, params: Params, now: datetime) -> None:
+    """Write into the ledger the versions of ingests that died, or lost the database, before they could do so."""
+    versions = kept_versions(clone.root, images=params.paths.images, manifest=params.paths.manifest)
+    known = recorded_versions(services.database, "ingest")
+    for version in versions:
+        if version.message.startswith(_INGEST) and version.tag not in known:
+            record(
+                services.database, kind="ingest", actor="ingest", action="added", now=now,
+                reason=f"{version.message.removeprefix(_INGEST)}; recorded late, its process had ended before",
+                evidence={"dataset_version": version.tag, "made_at": version.made_at.isoformat()},
+            )  # fmt: skip
 
 
 def _advice(manifest: Path, params: Params) -> list[str]:

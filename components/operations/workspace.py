@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from components.data.code_lock import write_code_lock
+from components.data.dvc_remote import EMBEDDED_REMOTE, REMOTE, configure_dvc, remote_folder
 from components.data.git import commit_all, git, is_source_checkout
-from components.data.versions import EMBEDDED_REMOTE, REMOTE, configure_dvc
 from components.errors import ConfigurationError, RefusedError
 from components.params import Params, load_params, parse_strictly
 from components.settings import Settings
@@ -111,6 +111,8 @@ def init_workspace(root: Path, settings: Settings, overrides: Mapping[str, Any] 
     state.chmod(0o755)
     _make_repository(root, Workspace(root, Params(), settings).origin, overridden)
     configure_dvc(root, state)
+    if (folder := remote_folder(root)) is not None and folder.is_relative_to(state):
+        folder.mkdir(exist_ok=True)  # once: one that is gone later is not made anew
     (state / "complete").touch()  # Last: an interrupted init is finished by the next.
     return open_workspace(root, settings)
 

@@ -11,6 +11,7 @@ from components.data.shards import ShardReader, write_shard
 from components.errors import IntegrityError, ServiceError
 
 _SHARD = re.compile(r"\d{4}-\d{2}/[A-Za-z0-9][A-Za-z0-9._-]*\.arrow")
+_REMEDY = "bring it back from a backup of the image store"
 _MONTH = re.compile(r"\d{4}-\d{2}")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -30,7 +31,7 @@ class ImageStore:
     def __init__(self, url: str) -> None:
         """Keep shards under `url`: a path, `file://…`, `s3://bucket/prefix` or any other fsspec URL."""
         self.url = url
-        self._reader = ShardReader(url)
+        self._reader = ShardReader(url, _REMEDY)
 
     def put(self, shard: str, rows: Iterable[tuple[str, bytes]]) -> None:
         """Write (image_id, content) `rows` as `shard`, whole or not at all; one of the same name is replaced.
@@ -82,14 +83,14 @@ class ImageStore:
         """
         if not self.holds(shard):
             return 0
-        reader = ShardReader(self.url)
+        reader = ShardReader(self.url, _REMEDY)
         ids = reader.column(shard, "image_id")
         there = [] if ids is None else ids.to_pylist()
         doomed = {row for row, image_id in enumerate(there) if image_id in image_ids and reader.read(shard, row)}
         if doomed:
             rows = ((name, b"" if row in doomed else reader.read(shard, row)) for row, name in enumerate(there))
             self.put(shard, rows)
-            self._reader = ShardReader(self.url)  # the old one may hold the old shard open
+            self._reader = ShardReader(self.url, _REMEDY)  # the old one may hold the old shard open
         return len(doomed)
 
     def months(self) -> list[date]:
@@ -110,7 +111,7 @@ class ImageStore:
         if not system.exists(folder):
             return False
         system.rm(folder, recursive=True)
-        self._reader = ShardReader(self.url)  # the old one may hold deleted shards open
+        self._reader = ShardReader(self.url, _REMEDY)  # the old one may hold deleted shards open
         return True
 
 

@@ -55,6 +55,13 @@ def history(db: Database, limit: int, kind: str | None = None, window: str | Non
     return [{"window" if key == "window_name" else key: value for key, value in row.items()} for row in rows]
 
 
+def recorded_versions(db: Database, kind: str) -> set[str]:
+    """Return the dataset versions that rows of a kind are about."""
+    named = decision.c.evidence["dataset_version"].astext
+    with db.transaction() as connection:
+        return set(connection.scalars(select(named).where(decision.c.kind == kind, named.is_not(None))))
+
+
 def last_asked(db: Database, cause: str) -> datetime | None:
     """Return when a retraining for `cause` was last asked for, as far as the ledger has it; None if never."""
     asked = select(func.max(decision.c.at)).where(

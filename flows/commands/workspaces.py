@@ -26,15 +26,17 @@ def init(directory: Path, as_json: bool) -> None:
     )
 
 
-@click.command(epilog="Example: perennial doctor --json")
+@click.command(epilog="Example: perennial doctor --data")
+@click.option("--data", is_flag=True, help="Hold every stored file of every dataset version to its hash.")
+@click.option("--restore", is_flag=True, help="The same, and bring what is damaged from where it is sound.")
 @verb
-def doctor(root: Path, as_json: bool) -> None:
+def doctor(root: Path, as_json: bool, data: bool, restore: bool) -> None:
     """Check every part the workspace stands on and print every URL. Exit 1 if a part does not work."""
     from components.operations.doctor import examine
     from components.settings import Settings, switch_telemetry_off
 
     switch_telemetry_off()
-    result = examine(root, Settings.from_environment())
+    result = examine(root, Settings.from_environment(), data=data, restore=restore)
     rows = [(check["name"], "ok" if check["ok"] else "FAILED", check["detail"]) for check in result["checks"]]
     urls = [(name, without_password(value)) for name, value in result.items() if name not in {"checks", "ok"}]
     emit(result, as_json, [table(("check", "", "detail"), rows), "", table(("what", "where"), urls)])

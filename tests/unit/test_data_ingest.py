@@ -22,7 +22,7 @@ from components.data.png import encode_png
 from components.data.quarantine.register import REGISTER_FILE
 from components.data.shards import ShardReader
 from components.data.sources.item import SourceItem
-from components.errors import ConfigurationError
+from components.errors import ConfigurationError, NoSpaceError
 from components.params import Data, Params
 
 PARAMS = Params(data=Data(shard_bytes=65_536))
@@ -468,7 +468,7 @@ def test_a_full_disk_at_the_manifest_leaves_the_old_state(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(manifest_module, "publish", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(NoSpaceError, match=r"No space left.*free some space"):
         run(root, items(*range(1000, 1300)))
     assert files(root) == first_files
 

@@ -33,7 +33,7 @@ class DataObjects:
     @classmethod
     def of(cls, checkout: Path) -> DataObjects:
         """Return the objects of a checkout as `configure_dvc` set it up."""
-        local = configparser.ConfigParser()
+        local = configparser.ConfigParser(interpolation=None)
         local.read(checkout / ".dvc" / "config.local", encoding="utf-8")
         return cls(checkout, Path(local.get("cache", "dir", fallback=str(checkout / ".dvc" / "cache"))))
 
@@ -48,15 +48,22 @@ class DataObjects:
         """
         path = self.cached(md5)
         if not path.is_file():
-            with self._remote() as remote:
-                try:
-                    content = remote.fs.cat_file(remote.oid_to_path(md5))
-                except FileNotFoundError as error:
-                    raise DataError(f"object {md5} is neither in {self.cache} nor in the DVC remote") from error
-            if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.removesuffix(DIRECTORY):
-                raise IntegrityError(f"object {md5} of the DVC remote holds other bytes; restore it from a backup")
-            self._keep(path, content)
+            self.restore(md5)
         return path
+
+    def restore(self, md5: str) -> None:
+        """Bring an object from the remote, in the place of what the cache has of it. Raises as `file` does."""
+        with self._remote() as remote:
+            try:
+                content = remote.fs.cat_file(remote.oid_to_path(md5))
+            except FileNotFoundError as error:
+                raise DataError(f"object {md5} is neither sound in {self.cache} nor in the DVC remote") from error
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5.removesuffix(DIRECTORY):
+            raise IntegrityError(
+                f"object {md5} of the DVC remote holds other bytes; `perennial doctor --restore` on a machine that has "
+                "this version mends a remote that is a folder, else restore the object from a backup"
+            )
+        self._keep(self.cached(md5), content)
 
     def folder(self, md5: str) -> dict[str, str]:
         """Return the files of a versioned folder, as {relative path: MD5}. Raises DataError as `file` does."""

@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -204,13 +206,35 @@ def product(tmp_path_factory: pytest.TempPathFactory, noisy_digits: Callable[[Pa
 
 @pytest.fixture
 def own_product(product: Product, tmp_path: Path) -> Iterator[Product]:
-    """A workspace like `product`, of one test alone, which may change what all others read."""
+    """A workspace like `product` with services up, of one test alone, which may change what all others read."""
     root = tmp_path / "workspace"
     try:
         copy_workspace(product.root, root)
-        yield replace(product, root=root)
+        with services_up(root, tmp_path / "up"):
+            yield replace(product, root=root)
     finally:
         shut_down(root)
+
+
+@contextmanager
+def services_up(root: Path, log: Path) -> Iterator[None]:
+    """Run `perennial up` meanwhile: many commands then share one Prefect server, which starts in five seconds."""
+    from components.operations.services import read_running_services
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    with log.open("w", encoding="utf-8") as said:
+        up = start_command("up", "--port", port, "--workspace", str(root), stderr=said)
+    try:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while read_running_services(root / ".perennial") is None:
+            assert up.poll() is None and time.monotonic() < deadline, log.read_text(encoding="utf-8")
+            time.sleep(0.1)
+        yield
+    finally:
+        up.terminate()
+        up.communicate(timeout=PATIENCE_SECONDS)
+    assert up.returncode == 0, log.read_text(encoding="utf-8")
 
 
 def copy_workspace(source: Path, root: Path) -> None:

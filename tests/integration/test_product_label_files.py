@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import text
 
@@ -27,6 +29,16 @@ def annotated(task: dict[str, Any], number: int, answer: str, *, cancelled: bool
         "created_at": "2020-06-05T09:00:00.000000Z", "updated_at": "2020-06-05T09:00:02.500000Z",
     }  # fmt: skip
     return {"id": 1 + number, "project": 1, "data": task["data"], "annotations": [annotation], "predictions": []}
+
+
+def servers_of(home: Path) -> list[list[str]]:
+    """Return the command lines of Prefect's servers that use `home`."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("PREFECT_HOME") == str(home):
+                found.append(process.cmdline())
+    return found
 
 
 def test_tasks_go_out_to_label_studio_and_its_answers_come_in(
@@ -84,8 +96,13 @@ def test_tasks_go_out_to_label_studio_and_its_answers_come_in(
         stored = connection.execute(text("SELECT DISTINCT annotator, answered_at, seconds FROM label")).all()
     assert [tuple(row) for row in stored] == [("ada@example.org", datetime(2020, 6, 5, 9, 0, 2, 500000, UTC), 2.5)]
 
-    judged = perennial("monitor", "--window", MONTH, "--at", "2020-06-20T00:00:00+00:00", *here, **elsewhere)
+    watched = {**elsewhere, "PYTHONPROFILEIMPORTTIME": "1"}
+    judged = perennial("monitor", "--window", MONTH, "--at", "2020-06-20T00:00:00+00:00", *here, **watched)
     assert judged.code == 0, judged.err
+    imported = {line.rpartition("|")[2].strip() for line in judged.err.splitlines()}
+    assert "prefect.flow_engine" in imported
+    assert not imported & {"prefect.server", "mlflow", "torch"}  # the server is another process; no model is asked
+    assert servers_of(product.state / "prefect") == []  # and has ended
     (segment,) = judged.json
     assert segment["labels"] == asked - 1
     assert segment["overall"]["low"] < segment["overall"]["value"] <= segment["overall"]["high"]

@@ -284,3 +284,11 @@ def test_command_prints_one_line_and_the_errors_exit_code(tmp_path):
 def test_unknown_stage_is_a_usage_error(capsys):
     assert main(["deploy"]) == 2
     assert "audit,train,evaluate,export" in capsys.readouterr().err
+
+
+def test_measuring_and_exporting_do_not_wait_for_lightning():
+    asked = (
+        "import sys, components.stages.evaluate, components.stages.export; print('pytorch_lightning' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout == "False\n"

@@ -604,5 +604,5 @@ def test_objects_are_found_and_removed_where_the_remote_was_moved_to(tmp_path: P
     place.write_bytes(b"else")
     with pytest.raises(IntegrityError, match="holds other bytes"):
         objects.file(kept)
-    with pytest.raises(DataError, match="neither in"):
+    with pytest.raises(DataError, match="neither sound in"):
         objects.file(name)

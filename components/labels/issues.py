@@ -50,7 +50,7 @@ def _find(given: IntArray, probabilities: NDArray[np.floating], present: IntArra
 
     # One job: its worker processes would be forked from a process full of torch's threads.
     # By the label's own probability: 59 % of the suspects were planted errors in a trial, 42 % by its default rule.
-    kept = only_present(probabilities, present)
+    kept = _kept(probabilities, present)
     return np.asarray(find_label_issues(given, kept, filter_by="low_self_confidence", n_jobs=1), dtype=bool)
 
 
@@ -64,10 +64,10 @@ def _find_in_pieces(given: IntArray, probabilities: NDArray[np.floating], presen
     inspector = LabelInspector(num_class=len(present), verbose=False, n_jobs=1, store_results=False)
     pieces = list(rows_at_once(probabilities))
     for some in pieces:
-        inspector.update_confident_thresholds(given[some], only_present(probabilities[some], present))
+        inspector.update_confident_thresholds(given[some], _kept(probabilities[some], present))
     scores, right = [], []
     for some in pieces:
-        kept = only_present(probabilities[some], present)
+        kept = _kept(probabilities[some], present)
         scores.append(inspector.score_label_quality(given[some], kept))
         right.append(kept.argmax(axis=1) == given[some])
     suspect = np.zeros(len(given), bool)
@@ -75,7 +75,20 @@ def _find_in_pieces(given: IntArray, probabilities: NDArray[np.floating], presen
     return np.asarray(suspect & ~np.concatenate(right))
 
 
-def only_present(probabilities: NDArray[np.floating], present: IntArray) -> NDArray[np.float64]:
+def confident_joint(
+    given: NDArray[np.integer], probabilities: NDArray[np.floating], present: NDArray[np.integer]
+) -> NDArray[np.int64]:
+    """Return the estimated number of rows (C, C) that were given the class of the line and are of the column's.
+
+    present: (C,) the classes that were given, ascending. Calibrated to how often each was given; its sum is N.
+    """
+    from cleanlab.count import compute_confident_joint
+
+    of_present = np.searchsorted(present, given)
+    return np.asarray(compute_confident_joint(of_present, _kept(probabilities, present)), dtype=np.int64)
+
+
+def _kept(probabilities: NDArray[np.floating], present: IntArray) -> NDArray[np.float64]:
     """Return the columns of the classes `present`: cleanlab needs every column to be some row's label.
 
     What is left is scaled to sum to one again.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.labels.issues import MOST_AT_ONCE, only_present
+from components.labels.issues import MOST_AT_ONCE, confident_joint
 
 MOST_PAIRS = 50
 
@@ -49,13 +49,9 @@ def estimate_noise(given: NDArray[np.integer], probabilities: NDArray[np.floatin
     given: (N,) class indices. probabilities: (N, K), out of fold. It has no say with fewer than two classes, or with
     more than MOST_AT_ONCE, whose table of all pairs would not fit.
     """
-    from cleanlab.count import compute_confident_joint
-
     present = np.unique(given)
     if not 2 <= len(present) <= MOST_AT_ONCE:
         return None
-    of_present = np.searchsorted(present, given)
-    kept = only_present(probabilities, present)
-    joint = np.asarray(compute_confident_joint(of_present, kept), dtype=np.int64)
+    joint = confident_joint(given, probabilities, present)
     rows = np.maximum(joint.sum(axis=1), 1)
     return LabelNoise(present.astype(np.int64), 1 - np.diag(joint) / rows, joint)

@@ -76,7 +76,7 @@ def _find_in_pieces(given: IntArray, probabilities: NDArray[np.floating], presen
 
 
 def confident_joint(
-    given: NDArray[np.integer], probabilities: NDArray[np.floating], present: NDArray[np.integer]
+    given: NDArray[np.integer], probabilities: NDArray[np.floating], present: IntArray
 ) -> NDArray[np.int64]:
     """Return the estimated number of rows (C, C) that were given the class of the line and are of the column's.
 

@@ -29,6 +29,12 @@ def image(number: int) -> bytes:
 GOOD = [image(number) for number in range(20)]
 
 
+def decoding_processes() -> list[psutil.Process]:
+    """The decoders among this process's children; fixtures of other tests may have left some of their own."""
+    module = "components.data.decoder_process"
+    return [child for child in psutil.Process().children() if module in child.cmdline()]
+
+
 @pytest.fixture
 def decoder() -> Iterator[IsolatedDecoder]:
     with IsolatedDecoder(LIMITS, IsolationLimits(seconds=1, memory=2 * GIB), processes=1) as decoder:
@@ -121,7 +127,7 @@ def test_the_process_has_no_secrets_and_can_write_no_large_file(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://somebody:secret@host/db")
     decoder.submit(GOOD[:1]).result()
-    (child,) = psutil.Process().children()
+    (child,) = decoding_processes()
 
     assert "DATABASE_URL" not in child.environ()
     assert child.rlimit(psutil.RLIMIT_AS) == (2 * GIB, 2 * GIB)
@@ -140,7 +146,7 @@ def test_what_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_closing_ends_the_processes_and_what_is_asked_later_fails(decoder: IsolatedDecoder) -> None:
     decoder.submit(GOOD).result()
-    (child,) = psutil.Process().children()
+    (child,) = decoding_processes()
     decoder.close()
 
     assert not child.is_running()

@@ -33,6 +33,8 @@ from components.store import champions, labelling, ledger, predictions, requests
 from components.store.database import Database
 from components.store.postgres.embedded import EmbeddedPostgres
 
+pytestmark = pytest.mark.xdist_group("backtest")  # one worker makes what the module's tests share
+
 BEGIN = datetime(2026, 1, 1, 6, tzinfo=UTC)
 CLASSES = ("cat", "dog", "owl")
 FELL_IN = "2026-03"  # from here on every fourth "dog" is an owl

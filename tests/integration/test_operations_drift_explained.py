@@ -39,6 +39,8 @@ from components.settings import Settings
 from components.store import alerts_log, champions, monitoring, predictions, reading
 from components.store.database import Database
 
+pytestmark = pytest.mark.xdist_group("drift-explained")  # one worker makes what the module's tests share
+
 OCTOBER, NOVEMBER = Window.parse("2026-10"), Window.parse("2026-11")
 CLOSED = datetime(2026, 12, 3, 6, tzinfo=UTC)
 HELD = "0"

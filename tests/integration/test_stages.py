@@ -25,6 +25,8 @@ from components.params import Mix, Params, Section, parse_strictly
 from components.stages import STAGES
 from components.stages.__main__ import main
 
+pytestmark = pytest.mark.xdist_group("stages")  # one worker makes what the module's tests share
+
 ROOT = Path(__file__).parents[2]
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 # Read besides what dvc.yaml names: where files lie, and size limits that no accepted image exceeds.

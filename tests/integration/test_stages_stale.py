@@ -24,6 +24,8 @@ from components.operations.retraining.comparison import held_out
 from components.params import Params, SuspectedChange, parse_strictly
 from components.stages import STAGES
 
+pytestmark = pytest.mark.xdist_group("stale")  # one worker makes what the module's tests share
+
 DIGITS = load_digits()
 PIXELS = (DIGITS.images * 15.9).astype(np.uint8)
 INK = DIGITS.images.mean(axis=(1, 2))

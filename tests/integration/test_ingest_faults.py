@@ -278,6 +278,7 @@ def test_a_lock_in_the_visible_folder_holds_nobody_up(place: Place) -> None:
     code, report = place.ingest()
     assert (code, report["dataset_version"]) == (0, "data/2026-11-21-2"), report
     assert Manifest.read(place.root / MANIFEST).digest() == before  # whoever holds it is at work there
+    assert examined(place, restore=False) == "2 dataset versions are sound"  # an older one in the folder is no damage
     lock.unlink()
     code, report = place.ingest()
     assert (code, report["dataset_version"]) == (0, None), report
@@ -449,19 +450,22 @@ def test_a_flipped_byte_of_a_shard_is_named_not_learnt_from_and_restored(
     for where in ("cache", "workspace"):
         with pytest.raises(IntegrityError, match=named.format(where)):
             examined(place, restore=False)
+    code, told = place.ingest()  # of other images: it does not spread
+    assert code == 0, told
+    assert_published_is_whole(place)
     assert examined(place, restore=True).startswith("restored: ")
     assert shard.read_bytes() == good
-    assert examined(place, restore=False) == "1 dataset versions are sound"
+    assert examined(place, restore=False) == "2 dataset versions are sound"
+    code, told = place.ingest()  # with which the visible folder follows
+    assert (code, told["dataset_version"]) == (0, None), told
+    assert_finished(place, prepared.expected)
 
     remote = DataObjects(place.root, place.state / "dvc-remote").cached(md5_of(shard) or "")
     flip(remote, at)
     with pytest.raises(IntegrityError, match=named.format("remote")):
         examined(place, restore=False)
     examined(place, restore=True)
-    assert remote.read_bytes() == good
-    code, told = place.ingest()
-    assert code == 0, told
-    assert_finished(place, prepared.expected)
+    assert_published_is_whole(place)
 
 
 def test_a_flipped_byte_of_the_manifest_stops_the_next_ingest(place: Place, prepared: Prepared) -> None:

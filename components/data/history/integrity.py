@@ -122,7 +122,9 @@ class StoredData:
     ) -> None:
         self._checkout, self._versions = checkout, versions
         self._images, self._manifest = images, manifest
-        self._beside = [(path, recorded_at(checkout, "HEAD", path)) for path in beside]
+        recorded = ((path, recorded_at(checkout, "HEAD", path)) for path in (manifest, *beside))
+        self._here = {path: md5 for path, md5 in recorded if md5 is not None}  # files of the version checked out
+        self._beside = [(path, self._here[path]) for path in beside if path in self._here]
         self._objects = DataObjects.of(checkout)
         folder = remote_folder(checkout)
         self._remote = None if folder is None else DataObjects(checkout, folder)
@@ -131,11 +133,12 @@ class StoredData:
         """Yield what is there and differs, listings first. What is in only one of the places is no damage."""
         for name, md5 in self._names(listings=True):
             yield from self._damaged(name, md5)
+        listing = recorded_at(self._checkout, "HEAD", self._images)
+        self._here |= dict([] if listing is None else self._listed(listing))
         for name, md5 in self._names(listings=False):
             yield from self._damaged(name, md5)
-        for name, recorded in self._beside:
-            if recorded is not None:
-                yield from self._damaged(name, recorded)
+        for name, md5 in self._beside:
+            yield from self._damaged(name, md5)
 
     def restore(self, damage: Damage) -> None:
         """Put the right bytes in the place of damaged ones, whole. Raises PerennialError where there are none."""
@@ -172,8 +175,7 @@ class StoredData:
         places = {"cache": self._objects.cached(md5)}
         if self._remote is not None:
             places["remote"] = self._remote.cached(md5)
-        newest = self._versions[-1]
-        if md5 == newest.manifest or (name != self._manifest and not md5.endswith(DIRECTORY)):
+        if self._here.get(name) == md5:
             places["workspace"] = self._checkout / name
         for where, path in places.items():
             found = md5_of(path)

@@ -20,7 +20,7 @@ from components.params import Audit, Train
 
 HEAD_SPREAD = 1.1
 """How far a linear head's logits are expected to lie apart before it learns (standard deviation): its L2 penalty. Of
-five values, each about three times the last, the one that finds most of people's wrong labels in photographs."""
+four between 0.4 and 3.6, the one that finds most of people's wrong labels in photographs."""
 
 HEAD_STEPS = 30
 
@@ -85,7 +85,7 @@ def head_out_of_fold(
 def agreed(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the opinion (N, K) of two judges who saw different things: the product of their probabilities, scaled.
 
-    It finds more of people's wrong labels than the mean of either kind (AUROC 0.942 against 0.935 and 0.936).
+    It finds more of people's wrong labels than the mean of their logarithms: AUROC 0.941 against 0.935 (ADR 23).
     """
     logs = np.log(one.astype(np.float64) + LEAST) + np.log(other.astype(np.float64) + LEAST)
     return softmax(logs).astype(np.float32)

@@ -25,7 +25,7 @@ from components.labels.suspects import write_out_of_fold, write_suspects
 from components.model.backbones import recorded_statistics
 from components.model.dataset import DecodedImages, StoredImages, load_learning
 from components.model.folds import unjudgeable_classes
-from components.model.frozen import frozen_features
+from components.model.frozen_features import frozen_features
 from components.model.out_of_fold import agreed, head_out_of_fold, out_of_fold
 from components.model.preprocess import PreprocessSpec
 from components.pages.page import data_uri

@@ -33,7 +33,7 @@ from components.labels.suspects import soft_targets, training_weights
 from components.model import out_of_fold as judging
 from components.model.answering import predict_logits
 from components.model.backbones import build, recorded_statistics
-from components.model.frozen import frozen_features
+from components.model.frozen_features import frozen_features
 from components.model.inputs import ImageSet, channel_statistics
 from components.model.out_of_fold import agreed, head_out_of_fold, out_of_fold
 from components.model.preprocess import PreprocessSpec, resize

@@ -1,14 +1,12 @@
 """Whatever comes in whatever order: no image twice, no group in two splits, stored splits for ever."""
 
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,13 +39,6 @@ INGESTS = st.lists(st.tuples(st.lists(ITEMS, max_size=20), st.booleans()), min_s
 
 
 OPTIONS: dict[str, Any] = {"params": PARAMS, "source": "s", "add_classes": ["a", "b"]}
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[IsolatedDecoder]:
-    """One for every ingest of every history."""
-    with IsolatedDecoder.of(PARAMS.data) as shared:
-        yield shared
 
 
 @settings(max_examples=50, deadline=None)

@@ -1,11 +1,9 @@
 """The golden set rolls on with the months, and nothing a model is judged on is ever learnt from: the leak guard."""
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,13 +30,6 @@ MONTHS = st.lists(
     min_size=2,
     max_size=5,
 )
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[IsolatedDecoder]:
-    """One for every ingest of every history."""
-    with IsolatedDecoder.of(PARAMS.data) as shared:
-        yield shared
 
 
 @settings(max_examples=25, deadline=None)

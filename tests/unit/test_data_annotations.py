@@ -45,12 +45,6 @@ FIRST: Said = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[IsolatedDecoder]:
-    with IsolatedDecoder.of(PARAMS.data) as shared:
-        yield shared
-
-
 def content(number: int) -> bytes:
     return encode_png(np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8))
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,6 @@ from components.params import Params
 
 PARAMS = Params()
 LIMITS = ImageLimits.of(PARAMS.data)
-
-
-@pytest.fixture(scope="module")
-def decoder() -> Iterator[IsolatedDecoder]:
-    with IsolatedDecoder.of(PARAMS.data) as shared:
-        yield shared
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from components.errors import ConfigurationError, IntegrityError
 from components.model import weights
 from components.model.backbones import build, recorded_statistics
-from components.model.frozen import frozen_features
+from components.model.frozen_features import frozen_features
 from components.model.inputs import ImageSet
 from components.model.out_of_fold import agreed, head_out_of_fold
 from components.model.preprocess import PreprocessSpec

@@ -206,6 +206,7 @@ class Labelling(Section):
     most_factor: Annotated[float, Field(ge=1)] = 2.0
     max_labels: Positive = 20_000
     training_queue: Annotated[int, Field(ge=0)] = 200
+    audit_queue: Annotated[int, Field(ge=0)] = 200
     answers_per_task: Positive = 1
     check_share: Share = 0.1
     judge_at_response: OpenShare = 0.9

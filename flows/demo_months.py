@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,8 @@ class DemoRun:
         self._tell = tell
         self._rng = np.random.default_rng([scenario.seed, 99])
         self._asked: set[int] = set()
+        self._of_doubts = np.random.default_rng([scenario.seed, 98])
+        self._initial: dict[str, tuple[str, str]] = {}  # label and truth of the initial images, by image id
         with opened(str(root)) as services:
             cache, limits = root.parent / "cache", services.limits
         self._world = World(scenario, list(open_source(scenario.source, limits=limits, cache=cache)))
@@ -53,6 +56,9 @@ class DemoRun:
         workspace = str(self._root)
         items, truth = self._world.initial()
         wrong = sum(truth[item.name] != item.label for item in items)
+        self._initial = {
+            hashlib.sha256(item.content).hexdigest(): (str(item.label), truth[item.name]) for item in items
+        }
         before = FIRST - timedelta(days=4)
         self._tell(f"{len(items)} images come in, {wrong} of them with a label planted wrong")
         ingest(workspace, str(_archive(items, self._incoming / "initial.tar", labelled=True)), [], before)
@@ -91,6 +97,8 @@ class DemoRun:
     def _renew(self, truth: dict[str, str], now: datetime) -> dict[str, Any] | None:
         workspace = str(self._root)
         self._answer("training", truth, now)
+        if self._scenario.doubts_answered:
+            self._answer_doubts(now)
         now += ANSWERS_TAKE
         with opened(workspace) as services:
             reason = due_request(services, now=now)
@@ -109,6 +117,23 @@ class DemoRun:
             self._asked.update(task.task_id for task in fresh)
             answers = annotators.answer(fresh, known, self._scenario.annotators, self._rng, answered_at=now)
             take_answers(services, answers, now=now)
+
+    def _answer_doubts(self, now: datetime) -> None:
+        """Let them answer what the audit asks about the images that came with a label."""
+        with opened(str(self._root)) as services:
+            tasks = labelling.tasks(services.database, "audit", limit=None)
+            known = {task.task_id: self._initial[task.image_id] for task in tasks if task.image_id in self._initial}
+            fresh = [task for task in tasks if task.task_id in known and task.task_id not in self._asked]
+            self._asked.update(task.task_id for task in fresh)
+            truth = {task_id: true for task_id, (_, true) in known.items()}
+            take_answers(
+                services,
+                annotators.answer(fresh, truth, self._scenario.annotators, self._of_doubts, answered_at=now),
+                now=now,
+            )
+        wrong = sum(label != true for label, true in (known[task.task_id] for task in fresh))
+        if fresh:
+            self._tell(f"people look at {len(fresh)} labels that the audit doubts; {wrong} of them are wrong in truth")
 
     def _with_truth(
         self, segment: dict[str, Any], batch: dict[str, Any], truth: dict[str, str], renewal: dict[str, Any] | None

@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from components.data.versions import WorkspaceClone
 from components.errors import RefusedError
 from components.monitoring.retraining import Cause
+from components.operations.doubted_labels import ask_people
 from components.operations.ingestion import exclusive_clone
 from components.operations.retraining import attempt as attempts
 from components.operations.retraining import candidates, renewal
@@ -57,6 +58,13 @@ def start_task(workspace: str, clone: str, attempt: dict[str, Any], dataset: str
 def commit_task(clone: str, dataset: str) -> str:
     """Commit and publish the stages' results, before the registry is touched."""
     return renewal.commit_run(WorkspaceClone(Path(clone)), dataset)
+
+
+@task(name="ask about doubted labels", cache_policy=NO_CACHE)
+def ask_task(workspace: str, clone: str, at: datetime) -> int:
+    """Put the labels that the audit doubts most before people; return how many they are asked about."""
+    with opened(workspace) as services:
+        return ask_people(services, WorkspaceClone(Path(clone)), now=at).open
 
 
 @task(name="register", retries=2, retry_delay_seconds=5, cache_policy=NO_CACHE)
@@ -127,6 +135,8 @@ def retrain(
                     for stage in STAGES:
                         run_stage(stage, folder)
                 commit = commit_task(folder, dataset)
+                if number == 0:
+                    ask_task(workspace, folder, now)
                 version = register_task(workspace, folder, attempt, run, dataset, commit, now)
                 verdict = gate_task(workspace, folder, attempt, version)
                 if not renewal.another_candidate(services, Attempt.from_json(attempt), version, verdict, now=now):

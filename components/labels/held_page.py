@@ -11,6 +11,7 @@ WORDS = {
     "label-conflict": "came under another label than the stored one",
     "frozen-test": "people say another label than the frozen test set's, which is never changed",
     "frozen-group": "belongs to an image of the frozen test set, which takes nobody in",
+    "no-class": "people say it shows none of the classes",
     "group-conflict": "would tie groups of two splits together",
 }
 

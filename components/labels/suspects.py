@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from components.data.ingestion.opinions import UNCONFIRMED
 from components.errors import DataError, IntegrityError
 from components.labels.issues import LabelIssues
 from components.params import AuditPolicy
@@ -57,6 +60,22 @@ def read_suspects(folder: Path, image_ids: Sequence[str]) -> NDArray[np.bool_]:
     return np.asarray(_read(folder / SUSPECTS_FILE, image_ids)["suspect"].to_numpy(), dtype=bool)
 
 
+def unconfirmed_suspects(folder: Path, rows: pa.Table) -> list[dict[str, Any]]:
+    """Return what the audit in `folder` doubts of the manifest's `rows` that nobody has confirmed.
+
+    Each with image_id, given and likely class, and belief in the given one. Images whose label is another one than was
+    audited are left out. Raises DataError if there is no audit, IntegrityError if its file is damaged.
+    """
+    table = _stored(folder / SUSPECTS_FILE)
+    table = table.filter(table["suspect"]).rename_columns({"score": "belief"}).drop_columns("suspect")
+    unconfirmed = rows.filter(pc.is_in(rows["label_origin"], pa.array(sorted(UNCONFIRMED)))).select(
+        ["image_id", "label"]
+    )
+    joined = table.join(unconfirmed, ["image_id", "given"], ["image_id", "label"], join_type="inner")
+    found: list[dict[str, Any]] = joined.sort_by([("belief", "ascending"), ("image_id", "ascending")]).to_pylist()
+    return found
+
+
 def read_out_of_fold(folder: Path, image_ids: Sequence[str]) -> NDArray[np.float32]:
     """Return the probabilities (N, K) that the audit's models gave `image_ids` (N,). Raises as `read_suspects`."""
     table = _read(folder / OUT_OF_FOLD_FILE, image_ids)
@@ -100,13 +119,17 @@ def training_weights(
     return weights.astype(np.float32)
 
 
-def _read(path: Path, image_ids: Sequence[str]) -> pa.Table:
+def _stored(path: Path) -> pa.Table:
     try:
-        table = pq.read_table(path)
+        return pq.read_table(path)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; run the audit stage first") from error
     except pa.ArrowException as error:
         raise IntegrityError(f"{path} is damaged, run the audit stage again: {error}") from error
+
+
+def _read(path: Path, image_ids: Sequence[str]) -> pa.Table:
+    table = _stored(path)
     if table["image_id"].to_pylist() != list(image_ids):
         raise DataError(f"{path} was made for another dataset version; run the audit stage again")
     return table

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from components.data.decode import ImageLimits, ImageRejected, decode
-from components.data.ingestion.opinions import OPINIONS
+from components.data.ingestion.opinions import UNCONFIRMED
 from components.data.manifest import Manifest
 from components.data.shards import ShardReader
 from components.data.turns import DecodingTurns, available_cores
@@ -24,7 +24,6 @@ from components.model.inputs import ImageSet, channel_statistics
 from components.model.preprocess import PreprocessSpec, decode_and_resize
 from components.params import Params, Preprocess, Train
 
-_UNCONFIRMED = frozenset({"given", OPINIONS})
 ROWS_AT_ONCE = 256  # a thread's turn, long enough for its cost not to matter
 
 
@@ -184,5 +183,5 @@ def load_learning(stored: StoredImages, preprocess: Preprocess, train: Train) ->
         data=ImageSet(images, stored.labels(rows), weights),
         training=training,
         production=production,
-        given=np.array([origin in _UNCONFIRMED for origin in rows["label_origin"].to_pylist()], dtype=bool),
+        given=np.array([origin in UNCONFIRMED for origin in rows["label_origin"].to_pylist()], dtype=bool),
     )

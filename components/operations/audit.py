@@ -15,6 +15,7 @@ from components.data.versions import WorkspaceClone, latest_dataset
 from components.errors import RefusedError
 from components.labels.audit_page import PAGE_FILE
 from components.labels.findings import read_findings
+from components.operations.doubted_labels import ask_people
 from components.operations.ingestion import dataset_paths
 from components.operations.services import Services
 from components.params import load_params
@@ -37,7 +38,7 @@ def audit_summary(
 ) -> dict[str, Any]:
     """Return the audit's metrics and its `limit` worst suspects and findings, and note the audit in the ledger.
 
-    page: where the audit's page is copied to.
+    The worst suspects are put before people. page: where the audit's page is copied to.
     """
     params = load_params(clone.root / "params.yaml")
     folder = clone.root / params.paths.audit
@@ -53,6 +54,7 @@ def audit_summary(
         services.database, kind="audit", actor="audit", action="none", now=now, evidence=metrics,
         reason=f"{len(worst)} label suspects in {version}",
     )  # fmt: skip
+    queue = ask_people(services, clone, now=now)
     findings = read_findings(folder, limit)
     shown = {row[side] for row in (*worst[:limit], *findings) for side in ("given", "likely")}
     return {
@@ -60,5 +62,6 @@ def audit_summary(
         "metrics": metrics,
         "suspects": worst[:limit],
         "findings": findings,
+        "queue": queue._asdict(),
         "display": {name: text for name, text in display.items() if name in shown},
     }

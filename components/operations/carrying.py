@@ -13,6 +13,7 @@ from components.operations.services import Services
 from components.params import Params
 from components.records import ModelVersion
 from components.store import champions
+from components.store.audit_queue import SettledDoubt
 from components.store.labelling import SettledLabel
 
 
@@ -43,16 +44,22 @@ class OlderLists:
             found = self._since[dataset_version] = self._changes[len(self._changes) if known is None else known :]
         return found
 
-    def carry(self, label: SettledLabel) -> Carried:
+    def carry(self, label: SettledLabel | SettledDoubt) -> Carried:
         """Return the class that a verdict is now, or why that cannot be told."""
+        found = carried(label.answer, self.changes_since(self._list_of(label)), label.image_id)
+        if found.name is not None and found.name not in self._classes:
+            return Carried(None, f"{found.name!r} is not in the class list")
+        return found
+
+    def _list_of(self, label: SettledLabel | SettledDoubt) -> str:
+        """Return the dataset version whose class list a verdict was given under."""
+        if isinstance(label, SettledDoubt):
+            return label.dataset_version
         version = self._versions.get(label.model_version)
         if version is None:
             version = champions.model(self._services.database, label.model_version).dataset_version
             self._versions[label.model_version] = version
-        found = carried(label.answer, self.changes_since(version), label.image_id)
-        if found.name is not None and found.name not in self._classes:
-            return Carried(None, f"{found.name!r} is not in the class list")
-        return found
+        return version
 
     def translation(self, model: ModelVersion) -> Translation:
         """Return how the model's class list reads in today's."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from components.errors import ConfigurationError, RefusedError
 from components.labels.consensus import settle
 from components.labels.exchange import export_csv, export_label_studio, read_answers
 from components.operations.carrying import display_names
+from components.operations.doubted_labels import stored_images
 from components.operations.label_draws import draw_labels
 from components.operations.monitoring import asking
 from components.operations.services import Services
@@ -146,13 +148,21 @@ def _write_images(services: Services, tasks: list[LabelTask], folder: Path) -> d
     """Write each task's picture, named by its id and format, and return the paths by image id."""
     folder.mkdir(parents=True, exist_ok=True)
     written = {}
-    store = services.images
-    for place in labelling.places(services.database, [task.task_id for task in tasks]):
-        content = store.get(place.shard, place.row, place.image_id)
-        path = folder / f"{place.image_id}{file_suffix(content)}"
+    for image_id, content in _pictures(services, tasks):
+        path = folder / f"{image_id}{file_suffix(content)}"
         path.write_bytes(content)
-        written[place.image_id] = path
+        written[image_id] = path
     return written
+
+
+def _pictures(services: Services, tasks: list[LabelTask]) -> Iterator[tuple[str, bytes]]:
+    """Yield the tasks' images: of predictions from the image store, of an audit from the dataset."""
+    audited = {task.image_id for task in tasks if task.queue == "audit"}
+    yield from stored_images(services.workspace, audited)
+    store = services.images
+    predicted = [task.task_id for task in tasks if task.queue != "audit"]
+    for place in labelling.places(services.database, predicted) if predicted else ():
+        yield place.image_id, store.get(place.shard, place.row, place.image_id)
 
 
 def import_answers(services: Services, file: Path, *, now: datetime) -> dict[str, int]:

@@ -77,13 +77,17 @@ class Month(Section):
 
 
 class Scenario(Section):
-    """A simulated world from its initial data to its last month."""
+    """A simulated world from its initial data to its last month.
+
+    doubts_answered: whether the annotators also answer what the label audit asks about the initial data.
+    """
 
     source: str = "fashion-mnist"
     seed: Annotated[int, Field(ge=0)] = 7
     initial_images: Positive = 12_000
     label_errors: Annotated[float, Field(ge=0, lt=1)] = 0.05
     annotators: Annotators = Annotators()
+    doubts_answered: bool = False
     label_share: OpenShare = 0.05
     months: Annotated[tuple[Month, ...], Field(min_length=1)]
 

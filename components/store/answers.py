@@ -51,9 +51,11 @@ _ADOPT_SETS = text(
 # Locked in one order, so that two deliveries about the same tasks wait for each other and never deadlock.
 _LOCK = text(
     """
-SELECT t.id, t.class_list_id, t.state, t.settled_answer FROM label_task t
+SELECT t.id, t.class_list_id, t.state, t.settled_answer,
+    t.state = 'withdrawn' AND EXISTS (SELECT 1 FROM recalled_image r WHERE r.image_id = t.image_id) AS recalled
+FROM label_task t
 WHERE t.id = ANY(CAST(:ids AS bigint[]))
-ORDER BY t.id FOR UPDATE
+ORDER BY t.id FOR UPDATE OF t
 """
 )
 # A person's last answer counts. One dated in the future, by a clock that is wrong, is as old as its arrival: else it
@@ -182,7 +184,8 @@ def _settle(connection: Connection, task_ids: list[int], settle: Settle, now: da
     given: dict[int, list[tuple[str, str]]] = defaultdict(list)
     locked = connection.execute(_LOCK, {"ids": task_ids}).all()
     # About a recalled image: the answer, given on an older list, is kept and settles nothing.
-    found = [row for row in locked if row.state != "withdrawn"]
+    # One that the audit no longer asks about was handed out before: people's work counts.
+    found = [row for row in locked if not row.recalled]
     lists = class_lists(connection, (row.class_list_id for row in found))
     for task_id, annotator, answer in connection.execute(_GIVEN, {"ids": task_ids}):
         given[task_id].append((annotator, answer))

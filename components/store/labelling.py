@@ -118,16 +118,17 @@ ORDER BY t.id
 )
 _SETTLED = text(
     'SELECT task_id, image_id, answer, "window", model_version, predicted, annotators, captured_at, settled_at, shard,'
-    " row, queue FROM trainable_label WHERE exported_in IS NULL ORDER BY settled_at, task_id"
+    " row, queue FROM trainable_label WHERE exported_in IS NULL AND queue <> 'audit'"
+    " ORDER BY settled_at, task_id"
 )
 _IN_USE = text(
     """
 SELECT DISTINCT t.month FROM label_task t JOIN class_list c ON c.id = t.class_list_id
-WHERE (
+WHERE t.month IS NOT NULL AND ((
         t.state = 'settled' AND t.exported_in IS NULL AND t.settled_answer = ANY(c.classes) AND t.queue <> 'check'
         AND NOT c.several AND NOT EXISTS (SELECT 1 FROM recalled_image r WHERE r.image_id = t.image_id)
     )
-    OR (t.state IN ('open', 'adjudication') AND t.created_at >= :since)
+    OR (t.state IN ('open', 'adjudication') AND t.created_at >= :since))
 """
 )
 

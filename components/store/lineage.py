@@ -37,7 +37,7 @@ _OF_ITEM = text(
 _TASKS = """
 SELECT t.id AS task_id, t.image_id, t.queue, t.window_name AS "window", t.model_version, b.id AS batch, t.item_no,
     t.state, t.settled_answer AS verdict, t.settled_at, t.exported_in
-FROM label_task t JOIN batch b ON b.number = t.batch_number
+FROM label_task t LEFT JOIN batch b ON b.number = t.batch_number
 """
 _TASKS_OF_IMAGES = text(_TASKS + "WHERE t.image_id = ANY(CAST(:images AS text[])) ORDER BY t.id")
 _TASKS_OF_ITEM = text(_TASKS + "WHERE b.id = :batch AND t.item_no = :item ORDER BY t.id")
@@ -80,15 +80,19 @@ class GivenAnswer:
 
 @dataclass(frozen=True, slots=True)
 class AskedTask:
-    """One question about a prediction, all answers to it, their verdict, and the dataset version that took it in."""
+    """One question about a prediction, all answers to it, their verdict, and the dataset version that took it in.
+
+    Of an audit it is about an image of the dataset: there is no model, batch or item, and `window` is the dataset
+    version that was audited.
+    """
 
     task_id: int
     image_id: str
     queue: str
     window: str
-    model_version: int
-    batch: str
-    item_no: int
+    model_version: int | None
+    batch: str | None
+    item_no: int | None
     state: str
     verdict: str | None
     settled_at: datetime | None

@@ -115,7 +115,7 @@ def audit(root: Path, as_json: bool, now: datetime, limit: int, page: Path | Non
     """Find labels that are hard to believe and images that look wrong in the current dataset version.
 
     Labels are held against models that did not see their image (cleanlab), images against what is usual (cleanvision),
-    near-duplicates against each other's labels.
+    near-duplicates against each other's labels. The worst suspects go to people, as many as labelling.audit_queue says.
     """
     workspace = prepare_flows(root)
     from flows.ingest import audit as flow
@@ -137,8 +137,18 @@ def audit(root: Path, as_json: bool, now: datetime, limit: int, page: Path | Non
     emit(
         result,
         as_json,
-        [_headline(result), table(("image", "finding", "given", "likely", ""), rows), *([str(page)] if page else [])],
+        [
+            _headline(result),
+            table(("image", "finding", "given", "likely", ""), rows),
+            *_asked(result["queue"]),
+            *([str(page)] if page else []),
+        ],
     )
+
+
+def _asked(queue: dict[str, int]) -> list[str]:
+    how = "perennial label export tasks.csv --queue audit --images tasks"
+    return [f"people are asked about {queue['open']} of the suspects: {how}"] if queue["open"] else []
 
 
 def _headline(result: dict[str, Any]) -> str:

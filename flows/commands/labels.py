@@ -10,12 +10,12 @@ import click
 
 from flows.commands.options import at_option, emit, person, prepare_flows, services, table, verb, window_option
 
-QUEUES = ["accuracy", "check", "training"]
+QUEUES = ["accuracy", "check", "training", "audit"]
 
 
 @click.group()
 def label() -> None:
-    """The accuracy sample, its checks and the training queue: draw, show, hand out and take in."""
+    """The accuracy sample, its checks, the training queue and doubted labels: draw, show, hand out and take in."""
 
 
 @label.command(epilog="Example: perennial label draw --window 2026-10")

@@ -181,7 +181,7 @@ def _answers(tasks: list[dict[str, Any]]) -> list[str]:
          ", ".join(f"{a['annotator']}: {a['answer']}" for a in t["answers"]) or "-", t["exported_in"] or "-")
         for t in tasks
     ]  # fmt: skip
-    return _section(("asked in", "window", "state", "verdict", "answers", "learnt in"), rows)
+    return _section(("asked in", "about", "state", "verdict", "answers", "learnt in"), rows)
 
 
 def _prediction(found: dict[str, Any]) -> list[str]:

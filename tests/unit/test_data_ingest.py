@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from components.data import manifest as manifest_module
@@ -514,3 +515,56 @@ def test_the_report_is_json(tmp_path: Path) -> None:
     assert read["added"] == 1
     assert read["set_aside"][0]["name"] == "x"
     assert read["classes"] == ["dog"]
+
+
+def verdict(number: int, label: str | None, by: str = "ann") -> SourceItem:
+    """Return what people say of a stored image, or that it shows none of the classes."""
+    image_id = hashlib.sha256(image(number)).hexdigest()
+    return SourceItem(
+        f"audit/{image_id}", b"", label, label_origin="consensus", labelled_by=by, image_id=image_id,
+        no_class=label is None,
+    )  # fmt: skip
+
+
+def rows_by_id(root: Path) -> dict[str, dict[str, Any]]:
+    return {row["image_id"]: row for row in Manifest.read(root / PARAMS.paths.manifest).table.to_pylist()}
+
+
+def test_what_people_say_of_a_stored_image_takes_it_out_or_lets_it_in_again_unread(tmp_path: Path) -> None:
+    run(tmp_path, items(*FIRST))
+    learnt = [n for n in FIRST if rows_by_id(tmp_path)[hashlib.sha256(image(n)).hexdigest()]["split"] == "train"]
+    confirmed, wrong, nothing = learnt[0], learnt[1], learnt[2]
+    ids = [hashlib.sha256(image(n)).hexdigest() for n in (confirmed, wrong, nothing)]
+    before = rows_by_id(tmp_path)
+    said = [verdict(confirmed, before[ids[0]]["label"]), verdict(wrong, "cat" if wrong % 2 else "dog")]
+
+    report = run(tmp_path, iter([*said, verdict(nothing, None)]), production=True)
+    assert (report.added, report.corrected, report.held, report.reasons) == (0, 1, 1, {"no-class": 1})
+    after = rows_by_id(tmp_path)
+    assert [after[i]["label_origin"] for i in ids] == ["consensus", "consensus", "given"]
+    assert after[ids[1]]["label"] != before[ids[1]]["label"]
+    assert (after[ids[2]]["state"], after[ids[2]]["split"]) == ("held", "train")
+    assert after[ids[2]]["reason"].startswith("no-class: ")
+    assert {name: row for name, row in after.items() if name not in ids} == {
+        name: row for name, row in before.items() if name not in ids
+    }
+    entry = pq.read_table(tmp_path / PARAMS.paths.manifest.replace("manifest.parquet", REGISTER_FILE)).to_pylist()
+    assert [(row["image_id"], row["reason"], row["name"], row["labelled_by"]) for row in entry] == [
+        (ids[2], "no-class", before[ids[2]]["name"], "ann")
+    ]
+    assert not run(tmp_path, iter([*said, verdict(nothing, None)]), production=True).changed
+
+    again = run(tmp_path, iter([verdict(nothing, before[ids[2]]["label"], "ben")]), production=True)
+    assert again.changed
+    row = rows_by_id(tmp_path)[ids[2]]
+    told = (row["state"], row["reason"], row["label_origin"], row["labelled_by"])
+    assert told == ("active", None, "consensus", "ben")
+    assert pq.read_table(tmp_path / PARAMS.paths.manifest.replace("manifest.parquet", REGISTER_FILE)).num_rows == 0
+
+
+def test_the_frozen_test_set_and_unknown_images_are_not_taken_out_by_a_verdict(tmp_path: Path) -> None:
+    run(tmp_path, items(*FIRST))
+    rows = rows_by_id(tmp_path)
+    frozen = next(n for n in FIRST if rows[hashlib.sha256(image(n)).hexdigest()]["split"] == "frozen_test")
+    report = run(tmp_path, iter([verdict(frozen, None), verdict(9999, None)]), production=True)
+    assert (report.changed, report.held) == (False, 0)

@@ -98,11 +98,10 @@ def test_links_pipes_and_oversized_files_are_set_aside_unread(tmp_path: Path) ->
 
 
 def test_a_file_that_vanishes_while_reading_is_missing(tmp_path: Path) -> None:
-    items = open_source(str(put(tmp_path, "a.png", "b.png")), limits=LIMITS, cache=tmp_path)
-    next(items)
+    entries = list(list_source(str(put(tmp_path, "a.png", "b.png")), limits=LIMITS, cache=tmp_path))
     (tmp_path / "b.png").unlink()
 
-    assert next(items).problem == "missing-file"
+    assert [entry.item().problem for entry in entries] == [None, "missing-file"]
 
 
 def test_a_name_that_is_not_text_is_written_printably(tmp_path: Path) -> None:

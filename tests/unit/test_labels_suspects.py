@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from components.errors import DataError
+from components.labels.issues import LabelIssues
 from components.labels.suspects import (
     read_out_of_fold,
     soft_targets,
     training_weights,
+    unconfirmed_suspects,
     write_out_of_fold,
+    write_suspects,
 )
 from components.params import AuditPolicy
 
@@ -68,3 +72,27 @@ def test_training_learns_the_targets_in_place_of_the_labels() -> None:
     assert (predict_logits(fitted.network, images, spec).argmax(axis=1) == bright).all()
     with pytest.raises(DataError, match="do not match"):
         ImageSet(images, np.zeros(128, np.int64), np.ones(128, np.float32), targets[:-1])
+
+
+def suspects_of(folder: Path, given: list[int], suspect: list[bool], score: list[float]) -> None:
+    likely = np.array([(k + 1) % 2 for k in given])
+    issues = LabelIssues(np.array(suspect), np.array(score), likely)
+    write_suspects(folder, [f"i{n}" for n in range(len(given))], np.array(given), issues, ("cat", "dog"))
+
+
+def test_people_are_asked_about_suspects_that_nobody_has_confirmed_and_that_are_still_labelled_so(
+    tmp_path: Path,
+) -> None:
+    suspects_of(tmp_path, [0, 0, 1, 1, 0, 1], [True, False, True, True, True, True], [0.3, 0.1, 0.2, 0.1, 0.05, 0.4])
+    rows = pa.table({
+        "image_id": ["i5", "i4", "i3", "i2", "i1", "i0"],
+        "label": ["dog", "cat", "cat", "dog", "cat", "cat"],  # i3 was corrected since
+        "label_origin": ["opinions", "consensus", "given", "given", "given", "given"],
+    })  # fmt: skip
+    assert unconfirmed_suspects(tmp_path, rows) == [
+        {"image_id": "i2", "given": "dog", "likely": "cat", "belief": 0.2},
+        {"image_id": "i0", "given": "cat", "likely": "dog", "belief": 0.3},
+        {"image_id": "i5", "given": "dog", "likely": "cat", "belief": 0.4},
+    ]
+    with pytest.raises(DataError, match="audit stage"):
+        unconfirmed_suspects(tmp_path / "none", rows)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from components.data.ingestion.arrivals import Arrival, GroupLinks
 from components.data.ingestion.checking import CheckedItem
 from components.data.ingestion.class_list import checked_class_name, unknown_label
-from components.data.ingestion.opinions import OPINIONS, Merged, Opinions, majority
+from components.data.ingestion.opinions import OPINIONS, UNCONFIRMED, Merged, Opinions, majority
 from components.data.ingestion.shard_buffer import ShardBuffer
 from components.data.isolation import Checked
 from components.data.manifest import Manifest, RowIndex
@@ -27,10 +27,10 @@ from components.records import SetAside, require_utc
 
 MOST_LISTED = 1000
 
-_UNCONFIRMED = frozenset({"given", OPINIONS})
 _JUDGED_BY = ("state", "label", "label_origin", "split", "group_id")
 
 _CHECKED_BY_PEOPLE = frozenset({"consensus", "corrected"})
+_NO_CLASS = "no-class"
 
 
 @dataclass(slots=True)
@@ -85,6 +85,9 @@ class Intake:
         item_no, item, image_id = file.number, file.item, file.image_id
         if item.problem is not None:
             self._quarantine(item_no, item, item.problem, "the source could not give it")
+            return
+        if item.no_class:
+            self._withhold(item_no, item, item.image_id or "")
             return
         if item.label is None:
             self._unlabelled(item_no, item)
@@ -216,7 +219,7 @@ class Intake:
         if item.annotator is not None:
             self._note(image_id, item, label)
             return
-        confirms = label == row["label"] and row["label_origin"] in _UNCONFIRMED and self._corrects(item)
+        confirms = label == row["label"] and row["label_origin"] in UNCONFIRMED and self._corrects(item)
         if label == row["label"] and not confirms:
             self.duplicates += 1
         elif not self._corrects(item):
@@ -231,8 +234,25 @@ class Intake:
         else:
             self.duplicates += confirms
             self.relabelled += not confirms
+            stored = self.corrections.get(number) or self._row(number)
             amended = {"label": label, "label_origin": self._origin(item), "labelled_by": item.labelled_by}
-            self.corrections[number] = {**(self.corrections.get(number) or self._row(number)), **amended}
+            if (stored["reason"] or "").startswith(_NO_CLASS):  # they think otherwise now
+                amended |= {"state": "active", "reason": None}
+            self.corrections[number] = {**stored, **amended}
+
+    def _withhold(self, item_no: int, item: SourceItem, image_id: str) -> None:
+        """Hold a stored image that people say shows none of the classes; never one of the frozen test set."""
+        number = self._stored.row(image_id)
+        row = None if number is None else self.corrections.get(number) or self._row(number)
+        if number is None or row is None or row["state"] != "active" or row["split"] == "frozen_test":
+            return
+        self.held += 1
+        detail = f"given as {row['label']!r}, people say it shows none of the classes"
+        self._set_aside(item_no, row["name"] or item.name, _NO_CLASS, detail)
+        named = replace(item, name=row["name"] or item.name)
+        self._enter(named, image_id, "held", _NO_CLASS, detail, label=row["label"], group=row["group_id"])
+        held = {"state": "held", "reason": f"{_NO_CLASS}: {detail}", "labelled_by": item.labelled_by}
+        self.corrections[number] = {**row, **held}
 
     def _note(self, image_id: str, item: SourceItem, label: str) -> None:
         if item.annotator is not None:

@@ -17,6 +17,8 @@ from components.data.annotations import ANNOTATIONS_SCHEMA, without_images
 
 OPINIONS = "opinions"
 """Label origin of an image whose label is the majority of its annotators' opinions."""
+UNCONFIRMED = frozenset({"given", OPINIONS})
+"""Label origins of images whose label nobody has confirmed or corrected."""
 
 
 @dataclass(frozen=True, slots=True)

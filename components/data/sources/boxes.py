@@ -33,7 +33,9 @@ class Member:
 
 
 class Box(Protocol):
-    """A folder, a remote folder or an archive."""
+    """A folder, a remote folder or an archive. apart: whether members may be read any time, and in any thread."""
+
+    apart: bool
 
     def members(self) -> list[Member]:
         """Return all files, links and devices in the box, in any order. Raises DataError if it cannot be listed."""

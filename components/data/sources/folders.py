@@ -19,6 +19,8 @@ from components.errors import DataError
 class LocalFolder:
     """Every file below `folder`, hidden ones passed over."""
 
+    apart = True
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 

@@ -38,7 +38,8 @@ class SourceItem:
     empty-path | bad-row | bad-label | bad-time | bad-annotator | no-annotator. stamp: what tells this state of the file
     from any other. image_id: of a file that was met before in this state and was therefore not read; `again` reads it.
     origin: where it came from, if not from the source that is being read. annotator: who gave the label, where the
-    source tells; a file then comes once for each opinion about it.
+    source tells; a file then comes once for each opinion about it. no_class: people say that the stored image
+    `image_id` shows none of the classes; there is no label then.
     """
 
     name: str
@@ -56,6 +57,7 @@ class SourceItem:
     read: Callable[[], Content] | None = None
     origin: Origin | None = None
     annotator: str | None = None
+    no_class: bool = False
 
     def again(self) -> SourceItem:
         """Return the file, read; only before the next one is taken from the source."""
@@ -67,8 +69,9 @@ class SourceItem:
 class SourceEntry:
     """One file of a source, listed and not read. size: in bytes, None where the listing does not tell.
 
-    read: gives its content; good until the next entry is taken. look: tells (size, problem) without reading, for files
-    that a list names and nobody has looked at yet. The other fields are those of SourceItem.
+    read: gives its content; good until the next entry is taken, or, where it is `apart`, any time and in any thread.
+    look: tells (size, problem) without reading, for files that a list names and nobody has looked at yet. The other
+    fields are those of SourceItem.
     """
 
     name: str
@@ -81,10 +84,15 @@ class SourceEntry:
     look: Callable[[], tuple[int | None, str | None]] | None = None
     stamp: bytes | None = None
     annotator: str | None = None
+    apart: bool = False
+
+    def known(self, find: Callable[[bytes], str | None] | None) -> str | None:
+        """Return the image that `find` knows a file with this stamp held, if any."""
+        return find(self.stamp) if find is not None and self.stamp is not None and self.problem is None else None
 
     def item(self, find: Callable[[bytes], str | None] | None = None) -> SourceItem:
         """Return the file, read, unless `find` knows the image that a file with its stamp held."""
-        image_id = find(self.stamp) if find is not None and self.stamp is not None and self.problem is None else None
+        image_id = self.known(find)
         if image_id is not None:
             content, problem, read = b"", None, self.read
         else:

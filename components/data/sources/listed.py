@@ -15,7 +15,9 @@ from components.data.sources.remote import Remote
 
 
 class FilesBeside(Protocol):
-    """The files that lie beside a list, by their paths relative to it, none of them unsafe."""
+    """The files that lie beside a list, by their paths relative to it, none of them unsafe; apart: as of a Box."""
+
+    apart: bool
 
     def read(self, path: str) -> Content:
         """Return a file's bytes, or the problem that sets it aside."""
@@ -26,6 +28,8 @@ class FilesBeside(Protocol):
 
 class LocalFilesBeside:
     """Files below `folder` on this machine, none of them through a link."""
+
+    apart = True
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder.resolve()
@@ -53,6 +57,7 @@ class RemoteFilesBeside:
         self._remote = remote
         self._folder = folder
         self._max_bytes = max_bytes
+        self.apart = remote.concurrent
 
     def read(self, path: str) -> Content:
         """Return a file's bytes, or the problem that sets it aside."""
@@ -70,6 +75,7 @@ def listed_entries(images: ImageList, name: str, files: FilesBeside) -> Iterator
         yield SourceEntry(
             name_of_row(image, name, image.path), partial(read, image.path), None, image.label, image.group,
             image.captured_at, problem_of_row(image), partial(files.look, image.path), annotator=image.annotator,
+            apart=files.apart,
         )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from components.data.sources.folders import LocalFolder, look_at_local_file, rea
 from components.data.sources.item import IMAGE_SUFFIXES, Content, SourceEntry, SourceItem, looks_like_image, printable
 from components.data.sources.listed import LocalFilesBeside, RemoteFilesBeside, listed_entries
 from components.data.sources.lists import LIST_SUFFIXES, read_list
+from components.data.sources.read_ahead import read_items
 from components.data.sources.remote import Remote, RemoteFolder
 from components.data.sources.seen import SeenFiles, stamp, stamp_within
 from components.data.sources.tree import archive_entries, folder_entries
@@ -47,8 +48,7 @@ def open_source(
     source that does not exist, is of no known kind, or is given columns and is no list.
     """
     entries = list_source(spec, limits=limits, cache=cache, columns=columns)
-    find = None if seen is None else seen.find
-    return (entry.item(find) for entry in entries)
+    return read_items(entries, None if seen is None else seen.find)
 
 
 def list_source(

@@ -49,6 +49,7 @@ class Remote:
         protocol = self._system.protocol
         self._http = "http" in ((protocol,) if isinstance(protocol, str) else protocol)
         self.path = re.sub(r"[?#].*$", "", self.root) if self._http else self.root
+        self.concurrent = bool(self._system.async_impl)  # others may have one connection, of one thread
 
     def is_file(self, path: str) -> bool:
         """Return whether there is a file at `path`. Raises DataError where the server does not say."""
@@ -150,6 +151,7 @@ class RemoteFolder:
         self._remote = remote
         self._root = root
         self._paths: list[str] = []
+        self.apart = remote.concurrent
 
     def members(self) -> list[Member]:
         """Return all files below the folder. Raises DataError if it cannot be listed."""

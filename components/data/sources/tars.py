@@ -24,6 +24,8 @@ _TAR_ERRORS = (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, R
 class Tar:
     """A plain tar in `file`, open for reading and seekable, called `name`."""
 
+    apart = False
+
     def __init__(self, file: BinaryIO, name: str, allowance: Allowance) -> None:
         self._file = file
         self._name = name

@@ -159,7 +159,9 @@ class Tree:
                 label = layout.label(within.of(node.name))
             read = partial(box.read, node, self._limits.max_bytes)
             name = printable(shown + node.name)
-            yield SourceEntry(name, read, node.size, label, problem=node.problem, stamp=node.stamp)
+            yield SourceEntry(
+                name, read, node.size, label, problem=node.problem, stamp=node.stamp, apart=box.apart
+            )  # fmt: skip
 
     def _by_lists(self, nodes: list[_Node], lists: list[Member], layout: Layout) -> Iterator[SourceEntry]:
         members = {_normal(node.name): node for node in nodes if isinstance(node, Member)}
@@ -187,6 +189,7 @@ class Tree:
             name_of_row(image, list_name, path), read, None if member is None else member.size,
             image.label if layout is None else layout.label(folder_of(path)), image.group, image.captured_at,
             problem_of_row(image) or missing, stamp=None if member is None else member.stamp, annotator=image.annotator,
+            apart=self._box.apart,
         )  # fmt: skip
 
 

@@ -49,6 +49,8 @@ class _Places:
 class Zip:
     """A zip archive in `file`, open for reading and seekable, called `name`."""
 
+    apart = False
+
     def __init__(self, file: BinaryIO, name: str, allowance: Allowance) -> None:
         self._file = file
         self._name = name

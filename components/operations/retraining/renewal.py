@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -19,6 +20,7 @@ from components.data.versions import WorkspaceClone, latest_dataset
 from components.errors import RefusedError
 from components.evaluation.gate import EVERY_CLASS
 from components.operations.alerting import recover, send
+from components.operations.doubted_labels import as_corrections
 from components.operations.ingestion import (
     code_lock_sources,
     commit_data,
@@ -35,6 +37,7 @@ from components.operations.services import Services
 from components.params import Params, load_params
 from components.records import GateVerdict
 from components.store import champions, labelling, ledger, requests
+from components.store.audit_queue import settled_doubts
 
 MOST_HELD_NAMED = 1000
 METRIC_FILES = ("audit", "model", "evaluation", "export")
@@ -48,12 +51,13 @@ def collect_labels(services: Services, clone: WorkspaceClone, attempt: Attempt, 
     params = load_params(clone.root / "params.yaml")
     clone.pull(*dataset_paths(params), register_target(params))
     manifest = clone.root / params.paths.manifest
-    settled = labelling.settled_labels(services.database)
-    usable, held = todays_answers(services, clone, settled)
-    if usable:
+    settled, doubts = labelling.settled_labels(services.database), settled_doubts(services.database)
+    usable, of_doubts, held = todays_answers(services, clone, settled, doubts)
+    if usable or of_doubts:
         before = Register.read(manifest)
         report = ingest(
-            _as_items(services, usable), root=clone.root, params=params, source="production",
+            chain(_as_items(services, usable), as_corrections(of_doubts)),
+            root=clone.root, params=params, source="production",
             alarmed_classes=tuple(attempt.alarmed), production=True, kept=services.quarantine, at=now,
         )  # fmt: skip
         message = f"Add {report.added} labelled predictions, correct {report.corrected}"
@@ -64,7 +68,7 @@ def collect_labels(services: Services, clone: WorkspaceClone, attempt: Attempt, 
         raise RefusedError("there is no data yet; bring images in with `perennial ingest SOURCE`")
     # After the push: a crash before it exports them again, and what is in the dataset already changes nothing.
     with services.database.transaction() as connection:
-        labelling.mark_exported(connection, [label.task_id for label in settled], version)
+        labelling.mark_exported(connection, [v.task_id for v in settled] + [v.task_id for v in doubts], version)
         if held:
             ledger.record(
                 connection, kind="classes", actor="retrain", action="held", now=now,

@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from components.data.ingestion.class_changes import Translation
+from components.data.ingestion.class_changes import Carried, Translation
+from components.data.manifest import find_rows
 from components.data.versions import WorkspaceClone
 from components.operations.carrying import older_lists
 from components.operations.ingestion import splits_path
 from components.operations.retraining.attempt import Attempt
 from components.operations.services import Services
 from components.params import load_params
+from components.records import Answer
 from components.store import champions
+from components.store.audit_queue import SettledDoubt
 from components.store.labelling import SettledLabel
+
+_Verdict = TypeVar("_Verdict", SettledLabel, SettledDoubt)
 
 
 def todays_answers(
-    services: Services, clone: WorkspaceClone, settled: Sequence[SettledLabel]
-) -> tuple[list[SettledLabel], list[dict[str, Any]]]:
-    """Return verdicts by today's class names, and those of which that cannot be told, each with the reason why."""
-    if not settled:
-        return [], []
+    services: Services, clone: WorkspaceClone, settled: Sequence[SettledLabel], doubts: Sequence[SettledDoubt]
+) -> tuple[list[SettledLabel], list[SettledDoubt], list[dict[str, Any]]]:
+    """Return verdicts by today's class names, and those of which that cannot be told, each with the reason why.
+
+    doubts: about images of the dataset; of these, too, only what is in the dataset still.
+    """
+    if not settled and not doubts:
+        return [], [], []
     params = load_params(clone.root / "params.yaml")
     clone.pull(params.paths.manifest, splits_path(params))
     lists = older_lists(services, clone.root, params)
-    usable: list[SettledLabel] = []
+    stored = find_rows(clone.root / params.paths.manifest, {doubt.image_id for doubt in doubts}) if doubts else {}
     held: list[dict[str, Any]] = []
-    for label in settled:
-        now = lists.carry(label)
-        if now.name is not None:
-            usable.append(replace(label, answer=now.name))
-        else:
-            held.append({"task_id": label.task_id, "image_id": label.image_id, "answer": label.answer, "why": now.why})
-    return usable, held
+
+    def usable(verdicts: Sequence[_Verdict], carry: Callable[[_Verdict], Carried]) -> list[_Verdict]:
+        found = []
+        for verdict in verdicts:
+            now = carry(verdict)
+            if now.name is not None:
+                found.append(replace(verdict, answer=now.name))
+            else:
+                told = {"task_id": verdict.task_id, "image_id": verdict.image_id, "answer": verdict.answer}
+                held.append({**told, "why": now.why})
+        return found
+
+    def carry_doubt(doubt: SettledDoubt) -> Carried:
+        if stored.get(doubt.image_id, {"state": None})["state"] not in ("active", "held"):
+            return Carried(None, "the image is not in the dataset any more")
+        return Carried(doubt.answer) if doubt.answer == Answer.OTHER else lists.carry(doubt)
+
+    return usable(settled, lists.carry), usable(doubts, carry_doubt), held
 
 
 def todays_alarms(services: Services, clone: WorkspaceClone, attempt: Attempt) -> dict[str, list[str]]:

@@ -20,6 +20,7 @@ MOST_SIZES = 8
 def card_facts(
     manifest: Manifest,
     sizes: NDArray[np.integer],
+    awaiting: pa.Table,
     *,
     version: str | None,
     licence: str,
@@ -27,8 +28,9 @@ def card_facts(
 ) -> dict[str, Any]:
     """Return the facts of a dataset version as JSON.
 
-    sizes: width and height (N, 2) of the active rows in the manifest's order, 0 where unknown. version: its tag.
-    licence: as params.yaml states it. audit: metrics.json of an audit of this version, or None.
+    sizes: width and height (N, 2) of the active rows in the manifest's order, 0 where unknown. awaiting: state and
+    reason of every file that was set aside and awaits a decision, stored or not. version: its tag. licence: as
+    params.yaml states it. audit: metrics.json of an audit of this version, or None.
     """
     active = manifest.select()
     counts = manifest.counts()
@@ -47,7 +49,7 @@ def card_facts(
         "captured": None if times["min"] is None else [times["min"].isoformat(), times["max"].isoformat()],
         "sizes": _sizes(sizes),
         "groups": {"number": len(groups), "largest": max(groups.values(), default=0)},
-        "set_aside": _set_aside(manifest.table),
+        "set_aside": _set_aside(manifest.table, awaiting),
         "issues": None if audit is None else _issues(audit),
     }
 
@@ -82,12 +84,12 @@ def _sizes(sizes: NDArray[np.integer]) -> dict[str, Any]:
     }
 
 
-def _set_aside(table: pa.Table) -> dict[str, dict[str, int]]:
-    """Return rows that are not in use: {state: {reason: rows}}."""
-    aside = table.filter(pc.not_equal(table["state"], "active")).select(["state", "reason"])
-    found: dict[str, dict[str, int]] = {}
-    for entry in aside.group_by(["state", "reason"]).aggregate([([], "count_all")]).to_pylist():
-        found.setdefault(entry["state"], {})[entry["reason"] or "no reason noted"] = entry["count_all"]
+def _set_aside(rows: pa.Table, awaiting: pa.Table) -> dict[str, dict[str, int]]:
+    """Return files that are not in use: {state: {reason: files}}."""
+    found: dict[str, Counter[str]] = {}
+    for table in (awaiting, rows.filter(pc.equal(rows["state"], "recalled"))):
+        for state, reason in zip(table["state"].to_pylist(), table["reason"].to_pylist(), strict=True):
+            found.setdefault(state, Counter())[reason or "no reason noted"] += 1
     return {state: dict(sorted(reasons.items())) for state, reasons in sorted(found.items())}
 
 

@@ -13,6 +13,7 @@ from components.data.decode import ImageLimits, decode
 from components.data.described import read_sizes
 from components.data.ingestion.class_history import ClassHistory
 from components.data.manifest import Manifest
+from components.data.quarantine.register import Register
 from components.data.shards import ShardReader
 from components.data.versions import latest_dataset
 from components.dataset_card.advice import advice
@@ -36,6 +37,7 @@ def dataset_card(workspace: Workspace, page: Path | None = None) -> dict[str, An
     facts = card_facts(
         manifest,
         read_sizes(reader, manifest.select()),
+        Register.read(path).open(manifest),
         version=latest_dataset(workspace.root),
         licence=params.data.licence,
         audit=_audit(workspace, manifest),

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from components.data.manifest import Manifest
+from components.data.quarantine.register import REGISTER_SCHEMA
 from components.dataset_card.advice import advice
 from components.dataset_card.facts import MOST_SOURCES, card_facts, training_images
 from components.dataset_card.page import MOST_CLASSES, write_card_page
@@ -25,9 +27,15 @@ ROWS = [
     row(40, "dog", "golden", window="2026-10", source="production", label_origin="consensus"),
     row(41, "dog", None, state="quarantined", reason="truncated", shard=None, row=None),
     row(42, "cat", None, state="held", reason="frozen-group"),
+    row(43, "cat", "train", state="recalled", reason="wish"),
 ]
 MANIFEST = Manifest.from_rows(ROWS, ("cat", "dog", HOSTILE))
 SIZES = np.array([[28, 28]] * 34 + [[640, 480], [0, 0]])
+NOTHING = REGISTER_SCHEMA.empty_table()
+AWAITING = pa.table({
+    "state": ["held", "held", "quarantined", "quarantined"],
+    "reason": ["frozen-group", "label-conflict", "truncated", "truncated"],
+})  # fmt: skip
 AUDIT = {
     "images": 35, "suspects": 7, "share": 0.2,
     "image_issues": {"counts": {"dark": 2, "blurry": 0}, "common": {"low_information": 0.14}},
@@ -36,7 +44,9 @@ AUDIT = {
 
 
 def facts(**changed: Any) -> dict[str, Any]:
-    return card_facts(MANIFEST, SIZES, **({"version": "data/2026-11-22-1", "licence": "CC0", "audit": AUDIT} | changed))
+    return card_facts(
+        MANIFEST, SIZES, AWAITING, **({"version": "data/2026-11-22-1", "licence": "CC0", "audit": AUDIT} | changed)
+    )
 
 
 def test_the_facts_are_the_manifests() -> None:
@@ -48,7 +58,9 @@ def test_the_facts_are_the_manifests() -> None:
     assert found["sources"] == [{"source": "photos", "images": 35}, {"source": "production", "images": 1}]
     assert found["origins"] == {"consensus": 1, "given": 35}
     assert found["groups"] == {"number": 32, "largest": 5}
-    assert found["set_aside"] == {"held": {"frozen-group": 1}, "quarantined": {"truncated": 1}}
+    assert found["set_aside"] == {
+        "held": {"frozen-group": 1, "label-conflict": 1}, "quarantined": {"truncated": 2}, "recalled": {"wish": 1},
+    }  # fmt: skip
     assert found["sizes"]["common"] == [[28, 28, 34], [640, 480, 1]]
     assert (found["sizes"]["unknown"], found["sizes"]["smallest"]) == (1, [28, 28])
     assert found["issues"]["looks"] == {"dark": 2}
@@ -57,7 +69,7 @@ def test_the_facts_are_the_manifests() -> None:
 
 def test_many_sources_are_folded() -> None:
     manifest = Manifest.from_rows([row(n, "cat", source=f"s{n}") for n in range(MOST_SOURCES + 5)], ("cat",))
-    found = card_facts(manifest, np.zeros((MOST_SOURCES + 5, 2), int), version=None, licence="", audit=None)
+    found = card_facts(manifest, np.zeros((MOST_SOURCES + 5, 2), int), NOTHING, version=None, licence="", audit=None)
 
     assert found["sources"][-1] == {"source": "5 further sources", "images": 5}
     assert sum(entry["images"] for entry in found["sources"]) == MOST_SOURCES + 5
@@ -65,7 +77,7 @@ def test_many_sources_are_folded() -> None:
 
 
 def test_an_empty_manifest_has_a_card(tmp_path: Path) -> None:
-    found = card_facts(Manifest.empty(), np.zeros((0, 2), int), version=None, licence="", audit=None)
+    found = card_facts(Manifest.empty(), np.zeros((0, 2), int), NOTHING, version=None, licence="", audit=None)
     write_card_page(found, [], {}, {}, tmp_path / "card.html")
 
     assert (found["images"], found["classes"], found["captured"]) == (0, [], None)
@@ -121,7 +133,7 @@ def test_the_page_shows_hostile_names_as_text(tmp_path: Path) -> None:
 def test_the_page_of_many_classes_folds_the_rest(tmp_path: Path) -> None:
     names = tuple(f"class {n}" for n in range(1000))
     manifest = Manifest.from_rows([row(n, names[n % 1000]) for n in range(3000)], names)
-    found = card_facts(manifest, np.full((3000, 2), 28), version=None, licence="", audit=None)
+    found = card_facts(manifest, np.full((3000, 2), 28), NOTHING, version=None, licence="", audit=None)
     write_card_page(found, [], {}, {}, tmp_path / "card.html")
     page = (tmp_path / "card.html").read_text(encoding="utf-8")
 

@@ -182,7 +182,7 @@ def _updated(intake: Intake, classes: tuple[str, ...]) -> Manifest:
     keep = np.ones(rows, np.bool_)
     keep[[*intake.corrections]] = False
     keep[[intake.replaced[arrival.image_id] for arrival in arrivals if arrival.image_id in intake.replaced]] = False
-    tables = [manifest.table.filter(pa.array(keep))]
+    tables = [manifest.table if keep.all() else manifest.table.filter(pa.array(keep))]  # not copied for newcomers
     tables.append(pa.Table.from_pylist(list(intake.corrections.values()), MANIFEST_SCHEMA))
     tables.extend(_table(part, intake.buffer) for part in _parts(arrivals))
     return replace(manifest, table=by_id(pa.concat_tables(tables)), classes=classes)

@@ -70,7 +70,7 @@ def end_orphaned_servers(home: Path) -> int:
     """
     import psutil
 
-    from components.data.leftovers import end_processes, runs_this_interpreter
+    from components.data.versioning.leftovers import end_processes, runs_this_interpreter
 
     def orphaned(process: psutil.Process) -> bool:
         given = process.environ()

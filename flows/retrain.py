@@ -10,7 +10,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from components.data.versions import WorkspaceClone
+from components.data.versioning.versions import WorkspaceClone
 from components.errors import RefusedError
 from components.monitoring.retraining import Cause
 from components.operations.doubted_labels import ask_people

@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from components.data.versions import reproduce
+from components.data.versioning.versions import reproduce
 
 
 @task(name="stage", task_run_name="stage-{name}", cache_policy=NO_CACHE)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from components.data.isolation import IsolatedDecoder
+    from components.data.decoding.isolation import IsolatedDecoder
     from components.records import ModelVersion, ScoredChunk
     from components.store.batches import Batch
     from components.store.database import Database
@@ -27,7 +27,7 @@ _numbers = count(1)
 @pytest.fixture(scope="module")
 def decoder() -> Iterator[IsolatedDecoder]:
     """One for all ingests of a module's tests, within the limits that `Data` has by default."""
-    from components.data.isolation import IsolatedDecoder
+    from components.data.decoding.isolation import IsolatedDecoder
     from components.params import Data
 
     with IsolatedDecoder.of(Data()) as shared:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from components.data.decode import ImageLimits, decode
+from components.data.decoding.decode import ImageLimits, decode
 from components.data.descriptor import DESCRIPTOR_BYTES, descriptor
 from components.data.shards import ShardReader
 

@@ -14,11 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.data.decode import ImageLimits, ImageRejected, decode
+from components.data.decoding.decode import ImageLimits, ImageRejected, decode
+from components.data.decoding.turns import DecodingTurns, available_cores
 from components.data.ingestion.opinions import UNCONFIRMED
 from components.data.manifest import Manifest
 from components.data.shards import ShardReader
-from components.data.turns import DecodingTurns, available_cores
 from components.errors import DataError
 from components.model.inputs import ImageSet, channel_statistics
 from components.model.preprocess import PreprocessSpec, decode_and_resize

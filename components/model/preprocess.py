@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.data.decode import DECODER_RULES, ImageRejected, decode
+from components.data.decoding.decode import DECODER_RULES, ImageRejected, decode
 from components.errors import ConfigurationError
 from components.model.image_statistics import Glance, image_statistics
 
 if TYPE_CHECKING:
-    from components.data.decode import ImageLimits
+    from components.data.decoding.decode import ImageLimits
     from components.params import Preprocess
 
 # Part of every digest, as the decoder's: raise it whenever `resize` would give other pixels; older models are refused.

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from components.data.ingestion.class_history import ClassHistory
-from components.data.versions import WorkspaceClone, latest_dataset
+from components.data.versioning.versions import WorkspaceClone, latest_dataset
 from components.errors import RefusedError
 from components.labels.audit_page import PAGE_FILE
 from components.labels.findings import read_findings

@@ -8,7 +8,7 @@ from pathlib import Path
 from components.data.ingestion.class_changes import Carried, ClassChange, Translation, carried
 from components.data.ingestion.class_history import ClassHistory, changes_at
 from components.data.manifest import Manifest
-from components.data.versions import past_checkout
+from components.data.versioning.versions import past_checkout
 from components.operations.services import Services
 from components.params import Params
 from components.records import ModelVersion

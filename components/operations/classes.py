@@ -16,7 +16,7 @@ from components.data.ingestion.class_history import ClassHistory, shown_name
 from components.data.ingestion.class_list import unknown_class
 from components.data.manifest import Manifest
 from components.data.quarantine.register import Register
-from components.data.versions import WorkspaceClone, latest_dataset, past_checkout
+from components.data.versioning.versions import WorkspaceClone, latest_dataset, past_checkout
 from components.errors import RefusedError
 from components.operations.carrying import OlderLists
 from components.operations.ingestion import dataset_paths, exclusive_clone, register_target, splits_path

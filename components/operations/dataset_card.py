@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from components.data.decode import ImageLimits, decode
+from components.data.decoding.decode import ImageLimits, decode
 from components.data.described import read_sizes
 from components.data.ingestion.class_history import ClassHistory
 from components.data.manifest import Manifest
 from components.data.quarantine.register import Register
 from components.data.shards import ShardReader
-from components.data.versions import latest_dataset
+from components.data.versioning.versions import latest_dataset
 from components.dataset_card.advice import advice
 from components.dataset_card.facts import card_facts, training_images
 from components.dataset_card.page import MOST_CLASSES, write_card_page

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components.data.git import git, is_clean
 from components.data.history.integrity import StoredData
 from components.data.history.kept import kept_versions
-from components.data.versions import latest_dataset
+from components.data.versioning.git import git, is_clean
+from components.data.versioning.versions import latest_dataset
 from components.errors import RESTORE, IntegrityError, PerennialError
 from components.operations.ingestion import dataset_paths, register_target
 from components.operations.promotion import repair_alias

@@ -8,7 +8,7 @@ from datetime import datetime
 from components.data.manifest import Manifest, find_rows
 from components.data.shards import ShardReader
 from components.data.sources.item import Origin, SourceItem
-from components.data.versions import WorkspaceClone, latest_dataset
+from components.data.versioning.versions import WorkspaceClone, latest_dataset
 from components.errors import DataError
 from components.labels.suspects import unconfirmed_suspects
 from components.operations.services import Services

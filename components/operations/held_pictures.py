@@ -8,12 +8,12 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from components.data.decode import ImageLimits, decode
+from components.data.decoding.decode import ImageLimits, decode
 from components.data.manifest import Manifest, find_rows
 from components.data.quarantine.choosing import filtered
 from components.data.quarantine.register import Register
 from components.data.shards import ShardReader
-from components.data.versions import latest_dataset
+from components.data.versioning.versions import latest_dataset
 from components.labels.held_page import MOST_SHOWN, write_held_page
 from components.operations.workspace import Workspace
 from components.pages.page import data_uri

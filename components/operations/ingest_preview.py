@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
+from components.data.decoding.isolation import IsolatedDecoder
 from components.data.ingestion.class_list import agreed_classes
-from components.data.isolation import IsolatedDecoder
 from components.data.manifest import Manifest
 from components.data.sources.columns import ColumnNames
 from components.data.sources.opening import list_source

@@ -21,7 +21,7 @@ from components.data.sources.item import Origin, printable
 from components.data.sources.opening import SourceItem, open_source
 from components.data.sources.remote import without_credentials
 from components.data.sources.seen import SeenFiles, seen_path
-from components.data.versions import WorkspaceClone, fast_forward, latest_dataset, working_clone
+from components.data.versioning.versions import WorkspaceClone, fast_forward, latest_dataset, working_clone
 from components.dataset_card.advice import advice
 from components.errors import ConfigurationError, NoSpaceError
 from components.operations.services import Services

@@ -16,7 +16,7 @@ from components.data.manifest import Manifest, find_rows, ids_from
 from components.data.quarantine.choosing import called, counts, filtered
 from components.data.quarantine.register import Register
 from components.data.sources.item import printable
-from components.data.versions import WorkspaceClone, latest_dataset
+from components.data.versioning.versions import WorkspaceClone, latest_dataset
 from components.errors import ConfigurationError, RefusedError
 from components.operations.ingestion import (
     commit_data,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
 from components.data.quarantine.kept_bytes import KeptBytes
 from components.operations.workspace import Workspace, open_workspace
 from components.registry.mlflow_registry import Registry

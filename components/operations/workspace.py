@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from components.data.code_lock import write_code_lock
-from components.data.dvc_remote import EMBEDDED_REMOTE, REMOTE, configure_dvc, remote_folder
-from components.data.git import commit_all, git, is_source_checkout
+from components.data.versioning.dvc_remote import EMBEDDED_REMOTE, REMOTE, configure_dvc, remote_folder
+from components.data.versioning.git import commit_all, git, is_source_checkout
 from components.errors import ConfigurationError, RefusedError
 from components.params import Params, load_params, parse_strictly
 from components.settings import Settings

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
+from components.data.decoding.turns import DecodingTurns, available_cores
 from components.data.sources.item import printable
-from components.data.turns import DecodingTurns, available_cores
 from components.errors import DataError
 from components.model.predictor import energy
 from components.model.preprocess import prepare

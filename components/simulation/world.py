@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.data.appearance import APPEARANCE, apply
-from components.data.decode import ImageLimits, decode
+from components.data.decoding.decode import ImageLimits, decode
 from components.data.png import encode_png
 from components.data.sources.item import SourceItem
 from components.errors import ConfigurationError

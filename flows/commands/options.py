@@ -86,7 +86,7 @@ def prepare_flows(
     source: one that does not exist, or `columns` that say nothing, are told here, at once, and not after the seconds
     that Prefect takes to start. own_server: whether to start one for this process alone where none runs.
     """
-    from components.data.decode import ImageLimits
+    from components.data.decoding.decode import ImageLimits
     from components.data.sources.columns import ColumnNames
     from components.data.sources.opening import open_source
     from components.operations.services import prefect_api_url

@@ -26,7 +26,7 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from components.data.decode import ImageLimits, decode
+from components.data.decoding.decode import ImageLimits, decode
 from components.data.descriptor import CELLS, DESCRIPTOR_BYTES, descriptor
 from components.data.ingestion.near_duplicates import NEAR, near_pairs
 from components.data.sources.fashion_mnist import load_fashion_mnist

@@ -128,7 +128,7 @@ def resident(process: psutil.Process) -> int:
 
 def ingest_step(source: str, root: Path) -> dict[str, Any]:
     """Bring `source` in, as `perennial ingest` does before it versions the result."""
-    from components.data.decode import ImageLimits
+    from components.data.decoding.decode import ImageLimits
     from components.data.ingestion.ingest import ingest
     from components.data.sources.opening import open_source
     from components.params import Params
@@ -170,7 +170,7 @@ def read_step(_source: str, root: Path) -> dict[str, Any]:
 
 def version_step(_source: str, root: Path) -> dict[str, Any]:
     """Make a repository around the data, then `dvc add` and `dvc push` to a local remote."""
-    from components.data.versions import dvc
+    from components.data.versioning.versions import dvc
     from components.params import Params
 
     paths = Params().paths

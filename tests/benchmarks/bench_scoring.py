@@ -28,7 +28,7 @@ import onnxruntime
 import torch
 from PIL import Image
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
 from components.data.sources.item import SourceItem
 from components.data.sources.opening import open_source
 from components.model.artifact import ModelSpec, file_sha256, write_spec

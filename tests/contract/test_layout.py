@@ -55,9 +55,9 @@ def test_settings_are_read_by_entry_points_alone() -> None:
         "components/curve.py",
         "components/settings.py",
         "components/stages/__main__.py",
-        "components/data/git.py",
-        "components/data/isolation.py",
-        "components/data/versions.py",
+        "components/data/versioning/git.py",
+        "components/data/decoding/isolation.py",
+        "components/data/versioning/versions.py",
     }
     readers = {
         path.relative_to(ROOT).as_posix()

@@ -151,7 +151,7 @@ def run_git(folder: Path, *arguments: str) -> str:
 @pytest.fixture(scope="session")
 def digits() -> list[SourceItem]:
     """The 1,797 digits as PNG files, with their labels."""
-    from components.data.decode import ImageLimits
+    from components.data.decoding.decode import ImageLimits
     from components.data.sources.opening import open_source
 
     limits = ImageLimits(max_bytes=10_000, max_pixels=10_000, min_side=4)

@@ -24,8 +24,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-from components.data import isolation, manifest, shards, versions
+from components.data import manifest, shards
+from components.data.decoding import isolation
 from components.data.ingestion import checking, shard_buffer
+from components.data.versioning import versions
 from components.errors import PerennialError
 from components.operations import ingestion
 from components.operations.services import Services, open_services

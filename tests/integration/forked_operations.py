@@ -45,10 +45,10 @@ def erase(services: Services, job: Job) -> Any:
 
 
 def kill_before(step: str) -> None:
-    from components.data import versions
     from components.data.erasure import rewriting
     from components.data.history.objects import DataObjects
     from components.data.manifest import Manifest
+    from components.data.versioning import versions
     from components.operations import ingestion
     from components.operations.erasure import erasing
     from components.scoring.images import ImageStore

@@ -27,7 +27,7 @@ from components.data.manifest import Manifest
 from components.data.png import encode_png
 from components.data.quarantine.register import register_path
 from components.data.shards import ShardReader
-from components.data.versions import configure_dvc
+from components.data.versioning.versions import configure_dvc
 from components.errors import IntegrityError
 from components.store.ledger import history, record
 
@@ -389,7 +389,7 @@ def test_a_remote_that_is_lost_during_the_push_publishes_nothing(place: Place, p
 
 
 def test_a_remote_that_is_lost_for_good_is_filled_from_the_cache_as_the_error_says(place: Place) -> None:
-    from components.data.versions import dvc
+    from components.data.versioning.versions import dvc
 
     shutil.rmtree(place.state / "dvc-remote")
     assert "dvc push --all-commits" in place.ingest()[1]["said"]

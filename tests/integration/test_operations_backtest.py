@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
-from components.data.git import git
+from components.data.versioning.git import git
 from components.errors import RefusedError
 from components.labels.consensus import settle
 from components.monitoring.rules import Rules, compared

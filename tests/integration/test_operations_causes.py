@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from components.data.git import git
+from components.data.versioning.git import git
 from components.errors import RefusedError
 from components.labels.consensus import settle
 from components.monitoring.causes import ask_again

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from components.data.appearance import apply
-from components.data.decode import decode
+from components.data.decoding.decode import decode
 from components.data.png import encode_png
 from components.data.sources.item import SourceItem
 from components.errors import RefusedError

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from components.data.git import git
+from components.data.versioning.git import git
 from components.labels.consensus import settle
 from components.monitoring.retraining import Cause, Outcome
 from components.operations.retraining.worth import decide

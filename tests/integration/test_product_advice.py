@@ -52,7 +52,7 @@ def test_the_command_says_what_would_help_and_the_ledger_keeps_the_curve(
 
 
 def test_a_refused_candidates_alert_says_what_would_help(apart: Services, product: Any) -> None:
-    from components.data.versions import past_checkout
+    from components.data.versioning.versions import past_checkout
 
     version = champions.champion(apart.database).version
     attempt = begin(apart, cause="manual", reason="a test", force=True, actor="test", now=NOW)
@@ -89,7 +89,7 @@ def test_a_folder_without_data_gives_no_advice_but_a_reason(apart: Services, tmp
 
 def test_no_training_begins_that_would_end_too_late(product: Any, tmp_path: Path) -> None:
     """The first training always runs: without one there is nothing to say. A second one does not fit into a moment."""
-    from components.data.versions import past_checkout
+    from components.data.versioning.versions import past_checkout
     from components.operations.workspace import open_workspace
     from components.settings import Settings
 

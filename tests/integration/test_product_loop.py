@@ -57,7 +57,7 @@ def test_every_dataset_version_is_a_published_tag_that_names_its_day(product: An
 def test_an_old_version_comes_back_byte_for_byte(product: Any, tmp_path: Path) -> None:
     from components.data.manifest import Manifest
     from components.data.shards import ShardReader
-    from components.data.versions import restore_dataset
+    from components.data.versioning.versions import restore_dataset
 
     manifest, images = tmp_path / "manifest.parquet", tmp_path / "images"
     targets = {"data/manifest.parquet": manifest, "data/images": images}

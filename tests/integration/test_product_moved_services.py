@@ -136,7 +136,7 @@ def test_a_second_machine_works_by_the_urls_alone(
 
 
 def test_the_visible_folder_follows_a_repository_that_was_moved(tmp_path: Path, git: Callable[..., str]) -> None:
-    from components.data.versions import fast_forward
+    from components.data.versioning.versions import fast_forward
     from components.operations.workspace import init_workspace
     from components.settings import Settings
 

@@ -56,7 +56,7 @@ def opened(tmp_path: Path, database: Database) -> Iterator[Services]:
 def test_what_was_set_aside_is_listed_decided_and_let_in(
     opened: Services, tmp_path: Path, git: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from components.data.versions import WorkspaceClone, dataset_tags
+    from components.data.versioning.versions import WorkspaceClone, dataset_tags
     from components.operations.ingestion import ingest_source
     from components.operations.quarantine import list_quarantine, release_files
     from components.operations.services import open_services

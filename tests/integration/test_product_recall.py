@@ -112,7 +112,7 @@ class Shelf:
         return [str(p) for p in self.root.rglob("*") if p.is_file() and content in p.read_bytes()]
 
     def tags(self) -> list[str]:
-        from components.data.versions import dataset_tags
+        from components.data.versioning.versions import dataset_tags
 
         return dataset_tags(self.root)
 
@@ -127,8 +127,8 @@ class Shelf:
 def shelf(
     tmp_path_factory: pytest.TempPathFactory, make_model: Callable[..., ModelVersion], make_chunk: Callable[..., Any]
 ) -> Iterator[Shelf]:
-    from components.data.git import head
     from components.data.sources.item import SourceItem
+    from components.data.versioning.git import head
     from components.operations.ingestion import ingest_items
     from components.operations.services import discard_services, open_services
     from components.operations.workspace import init_workspace
@@ -156,7 +156,7 @@ def shelf(
 
 def audit_now(services: Services) -> None:
     """Run the audit as the flow does: a stage of the graph, its tables and its page with pictures committed."""
-    from components.data.versions import reproduce
+    from components.data.versioning.versions import reproduce
     from components.operations.audit import commit_audit
     from components.operations.ingestion import exclusive_clone
 
@@ -188,7 +188,7 @@ def score_some(
 
 def assert_all_else_is_there(shelf: Shelf, gone: set[str], folder: Path) -> None:
     """Restore every version and read every image of it, byte by byte; exactly `gone` and the recalled are missing."""
-    from components.data.versions import restore_dataset
+    from components.data.versioning.versions import restore_dataset
 
     reader = ShardReader(shelf.root / "data" / "images")
     for row in shelf.manifest().select().to_pylist():
@@ -358,8 +358,8 @@ def test_erased_bytes_are_nowhere_and_every_version_still_restores(shelf: Shelf,
 
 
 def test_training_on_an_old_version_goes_on_without_what_was_erased(shelf: Shelf) -> None:
-    from components.data.decode import ImageLimits
-    from components.data.versions import past_checkout
+    from components.data.decoding.decode import ImageLimits
+    from components.data.versioning.versions import past_checkout
     from components.model.dataset import StoredImages, load_learning
     from components.params import load_params
 
@@ -582,7 +582,7 @@ def _asked(shelf: Shelf) -> list[dict[str, Any]]:
 
 def test_objects_are_found_and_removed_where_the_remote_was_moved_to(tmp_path: Path) -> None:
     from components.data.history.objects import DataObjects
-    from components.data.versions import configure_dvc, dvc
+    from components.data.versioning.versions import configure_dvc, dvc
     from components.operations.workspace import init_workspace
     from components.settings import Settings
 

@@ -199,7 +199,7 @@ def test_a_request_whose_process_dies_three_times_is_given_up_with_an_alert(apar
 
 
 def test_only_this_interpreters_processes_in_the_folder_are_ended(tmp_path: Path) -> None:
-    from components.data.leftovers import end_processes_in
+    from components.data.versioning.leftovers import end_processes_in
 
     (tmp_path / "work" / "clone").mkdir(parents=True)
     sleeper = "import time; print(1, flush=True); time.sleep(600)"

@@ -49,7 +49,7 @@ def test_no_workspace_is_made_of_the_source_checkout(
 def test_nothing_is_committed_from_a_folder_inside_the_source_checkout(
     source_checkout: Path, git: Callable[..., str]
 ) -> None:
-    from components.data.git import commit_all
+    from components.data.versioning.git import commit_all
     from components.errors import RefusedError
 
     inside = source_checkout / "mine"

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.data.decode import ImageLimits, ImageRejected, decode
-from components.data.isolation import IsolatedDecoder, IsolationLimits
+from components.data.decoding.decode import ImageLimits, ImageRejected, decode
+from components.data.decoding.isolation import IsolatedDecoder, IsolationLimits
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on damaged metadata
 

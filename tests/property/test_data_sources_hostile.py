@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
 from components.data.sources.caps import ArchiveLimits
 from components.data.sources.columns import ColumnNames
 from components.data.sources.item import printable, unsafe_path

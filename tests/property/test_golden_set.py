@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.data.decoding.isolation import IsolatedDecoder
 from components.data.ingestion.ingest import ingest
-from components.data.isolation import IsolatedDecoder
 from components.data.manifest import Manifest
 from components.data.png import encode_png
 from components.data.sources.item import SourceItem

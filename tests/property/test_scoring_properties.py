@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
 from components.data.png import encode_png
 from components.data.sources.item import SourceItem
 from components.model.artifact import ModelSpec

@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.data.annotations import annotations_path, read_annotations, write_with_annotations
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
+from components.data.decoding.isolation import IsolatedDecoder
 from components.data.erasure.following import OldVersion
 from components.data.erasure.rewriting import recall_images
 from components.data.ingestion.class_changes import Merge, Rename, Split, applied, carried_opinions
 from components.data.ingestion.ingest import IngestReport, ingest
 from components.data.ingestion.opinions import majority
-from components.data.isolation import IsolatedDecoder
 from components.data.manifest import Manifest
 from components.data.png import encode_png
 from components.data.sources.columns import ColumnNames

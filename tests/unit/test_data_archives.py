@@ -13,7 +13,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
 from components.data.png import encode_png
 from components.data.sources.caps import ArchiveLimits
 from components.data.sources.columns import ColumnNames

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.data.decode import ImageLimits, ImageRejected, decode
+from components.data.decoding.decode import ImageLimits, ImageRejected, decode
 from components.data.png import encode_png
 from components.errors import DataError
 from components.params import Data
@@ -265,7 +265,7 @@ def test_own_png_refuses_other_pixels() -> None:
 
 @pytest.mark.parametrize(("form", "suffix"), [("PNG", ".png"), ("JPEG", ".jpeg"), ("GIF", ".gif"), ("BMP", ".bmp")])
 def test_a_picture_handed_out_is_named_by_its_format(form: str, suffix: str) -> None:
-    from components.data.decode import file_suffix
+    from components.data.decoding.decode import file_suffix
 
     file = io.BytesIO()
     Image.new("L", (8, 8)).save(file, form)

@@ -16,8 +16,8 @@ import pytest
 
 from components.data import manifest as manifest_module
 from components.data import shards
+from components.data.decoding.isolation import IsolatedDecoder
 from components.data.ingestion.ingest import IngestReport, ingest
-from components.data.isolation import IsolatedDecoder
 from components.data.manifest import Manifest
 from components.data.png import encode_png
 from components.data.quarantine.register import REGISTER_FILE

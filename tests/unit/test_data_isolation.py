@@ -12,9 +12,9 @@ import numpy as np
 import psutil
 import pytest
 
-from components.data.decode import ImageLimits, decode
+from components.data.decoding.decode import ImageLimits, decode
+from components.data.decoding.isolation import PACKAGE_FOLDER, Checked, IsolatedDecoder, IsolationLimits
 from components.data.descriptor import DESCRIPTOR_BYTES, descriptor
-from components.data.isolation import PACKAGE_FOLDER, Checked, IsolatedDecoder, IsolationLimits
 from components.data.png import encode_png
 from components.errors import ServiceError
 
@@ -31,7 +31,7 @@ GOOD = [image(number) for number in range(20)]
 
 def decoding_processes() -> list[psutil.Process]:
     """The decoders among this process's children; fixtures of other tests may have left some of their own."""
-    module = "components.data.decoder_process"
+    module = "components.data.decoding.decoder_process"
     return [child for child in psutil.Process().children() if module in child.cmdline()]
 
 
@@ -47,7 +47,7 @@ def misbehaving(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         textwrap.dedent("""
         import os, signal, sys, time
-        from components.data import decode as module
+        from components.data.decoding import decode as module
         plain = module.decode
 
         def decode(content, limits):
@@ -104,7 +104,7 @@ def test_a_file_that_takes_the_decoder_down_is_refused_and_the_others_are_not(
 
 @pytest.mark.usefixtures("misbehaving")
 def test_a_decoder_that_sleeps_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.data.isolation.PATIENCE", 1.0)
+    monkeypatch.setattr("components.data.decoding.isolation.PATIENCE", 1.0)
     with IsolatedDecoder(LIMITS, IsolationLimits(seconds=1, memory=2 * GIB), processes=1) as decoder:
         verdicts = decoder.submit([GOOD[0], b"sleep", GOOD[1]]).result()
 
@@ -159,7 +159,7 @@ def test_a_killed_parent_leaves_no_process_behind(tmp_path: Path) -> None:
     script.write_text(
         textwrap.dedent("""
         import sys, time, psutil
-        from components.data.isolation import IsolatedDecoder
+        from components.data.decoding.isolation import IsolatedDecoder
         from components.params import Data
         decoder = IsolatedDecoder.of(Data())
         decoder.submit([b"x"]).result()

@@ -10,7 +10,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
 from components.data.sources.opening import open_source
 
 LIMITS = ImageLimits(max_bytes=10_000, max_pixels=10_000, min_side=4)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.data.decode import ImageLimits
-from components.data.isolation import IsolatedDecoder, IsolationLimits
+from components.data.decoding.decode import ImageLimits
+from components.data.decoding.isolation import IsolatedDecoder, IsolationLimits
 from components.data.png import encode_png
 from components.data.sources.datasets import fashion_mnist_entries
 from components.data.sources.item import Content, SourceEntry

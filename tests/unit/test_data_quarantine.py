@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from components.data.decode import ImageLimits, decode
+from components.data.decoding.decode import ImageLimits, decode
+from components.data.decoding.isolation import IsolatedDecoder
 from components.data.descriptor import SQUARED_WEIGHTS, descriptor
 from components.data.ingestion.class_changes import Rename, applied, relabelled
 from components.data.ingestion.ingest import IngestReport, ingest
 from components.data.ingestion.release import Released, release
-from components.data.isolation import IsolatedDecoder
 from components.data.manifest import Manifest
 from components.data.png import encode_png
 from components.data.quarantine.choosing import called, counts, filtered

@@ -15,7 +15,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
 from components.data.png import encode_png
 from components.data.sources.opening import SourceItem, list_source, open_source
 from components.data.sources.remote import Remote, without_credentials

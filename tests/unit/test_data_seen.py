@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
+from components.data.decoding.isolation import IsolatedDecoder
 from components.data.ingestion.ingest import IngestReport, ingest
-from components.data.isolation import IsolatedDecoder
 from components.data.manifest import Manifest
 from components.data.png import encode_png
 from components.data.sources import folders, seen

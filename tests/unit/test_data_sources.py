@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from components.data.decode import ImageLimits, decode
+from components.data.decoding.decode import ImageLimits, decode
 from components.data.png import encode_png
 from components.data.sources.opening import SourceItem, list_source, open_source
 from components.errors import ConfigurationError, ServiceError

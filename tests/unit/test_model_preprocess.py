@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
 from components.errors import ConfigurationError
 from components.model import preprocess
 from components.model.preprocess import PreprocessSpec, decode_and_resize, prepare, resize

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
 from components.data.png import encode_png
 from components.data.sources.item import SourceItem
 from components.errors import DataError, IntegrityError, ServiceError

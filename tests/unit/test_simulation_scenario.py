@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 import components.simulation
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
 from components.data.sources.opening import open_source
 from components.errors import ConfigurationError
 from components.simulation.scenario import Scenario, load_scenario

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from components.data.decode import ImageLimits, decode
+from components.data.decoding.decode import ImageLimits, decode
 from components.data.png import encode_png
 from components.data.sources.item import SourceItem
 from components.errors import ConfigurationError

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.data.dvc_remote import remote_folder
 from components.data.files import publish, unpublished
 from components.data.history.kept import KeptVersion, recorded_at
 from components.data.history.objects import DIRECTORY, DataObjects
 from components.data.shards import SHARD_SUFFIX, ShardReader
+from components.data.versioning.dvc_remote import remote_folder
 from components.errors import RESTORE, DataError, IntegrityError, PerennialError
 
 _LISTING = re.compile(r"(?m)^(?:- |  )md5: ([0-9a-f]{32}\.dir)$")

@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.data.git import git
 from components.data.history.objects import DataObjects
 from components.data.manifest import find_rows
+from components.data.versioning.git import git
 from components.errors import DataError, ServiceError
 from components.records import require_utc
 

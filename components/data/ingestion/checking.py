@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from components.data.isolation import Checked, IsolatedDecoder
+from components.data.decoding.isolation import Checked, IsolatedDecoder
 from components.data.sources.item import SourceItem
 
 _PART_FILES = 512

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.data.files import publish, unpublished
-from components.data.git import git
 from components.data.ingestion.class_changes import (
     Add,
     ClassChange,
@@ -27,6 +26,7 @@ from components.data.ingestion.class_changes import (
     name_in_use,
     outcomes,
 )
+from components.data.versioning.git import git
 from components.errors import ConfigurationError, IntegrityError, ServiceError
 
 HISTORY_FILE = "classes.json"

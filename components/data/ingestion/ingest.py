@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from components.data.annotations import read_annotations, write_with_annotations
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
+from components.data.decoding.isolation import IsolatedDecoder
 from components.data.files import TEMPORARY_SUFFIX
 from components.data.ingestion.arrivals import Arrival, SplitRules, assign_splits
 from components.data.ingestion.checking import check_items
@@ -22,7 +23,6 @@ from components.data.ingestion.intake import Intake
 from components.data.ingestion.opinions import Merged
 from components.data.ingestion.resemblance import NearDuplicates, link_near_duplicates
 from components.data.ingestion.shard_buffer import ShardBuffer
-from components.data.isolation import IsolatedDecoder
 from components.data.manifest import MANIFEST_SCHEMA, Manifest, by_id
 from components.data.quarantine.kept_bytes import Keeper, KeptBytes
 from components.data.quarantine.register import Register

@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.data.decoding.isolation import Checked
 from components.data.ingestion.arrivals import Arrival, GroupLinks
 from components.data.ingestion.checking import CheckedItem
 from components.data.ingestion.class_list import checked_class_name, unknown_label
 from components.data.ingestion.opinions import OPINIONS, UNCONFIRMED, Merged, Opinions, majority
 from components.data.ingestion.shard_buffer import ShardBuffer
-from components.data.isolation import Checked
 from components.data.manifest import Manifest, RowIndex
 from components.data.quarantine.kept_bytes import Keeper
 from components.data.quarantine.register import RegisterRows

@@ -10,10 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
+from components.data.decoding.isolation import IsolatedDecoder
 from components.data.ingestion.class_list import agreed_classes
 from components.data.ingestion.ingest import IngestReport, ingest
-from components.data.isolation import IsolatedDecoder
 from components.data.manifest import Manifest, Row, find_rows
 from components.data.quarantine.kept_bytes import KeptBytes
 from components.data.quarantine.reading import Entry, read_files

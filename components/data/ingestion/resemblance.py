@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
 from components.data.described import read_descriptors
 from components.data.ingestion.arrivals import Arrival
 from components.data.ingestion.intake import Intake

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.data.isolation import Checked
+from components.data.decoding.isolation import Checked
 from components.data.shards import DESCRIBED_SCHEMA, ShardRow, write_shard
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
 from components.data.quarantine.kept_bytes import KeptBytes
 from components.data.sources.columns import ColumnNames
 from components.data.sources.opening import list_source

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
 from components.data.sources.archives import ARCHIVE_SUFFIXES, is_archive
 from components.data.sources.caps import ArchiveLimits
 from components.data.sources.columns import ColumnNames

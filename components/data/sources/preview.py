@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from components.data.isolation import IsolatedDecoder
+from components.data.decoding.isolation import IsolatedDecoder
 from components.data.sources.item import SourceEntry, printable
 
 _MOST_LISTED = 1000

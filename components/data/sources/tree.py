@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
 from components.data.sources.archives import archive_stem, is_archive, opened_archive
 from components.data.sources.boxes import Box, Member
 from components.data.sources.caps import Allowance, ArchiveLimits, DamagedArchive

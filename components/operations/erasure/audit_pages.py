@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
-from components.data.git import git
 from components.data.history.kept import file_at
 from components.data.history.objects import DataObjects
+from components.data.versioning.git import git
 from components.errors import DataError, ServiceError
 from components.labels.audit_page import MOST_SHOWN, PAGE_FILE
 from components.labels.findings import FINDINGS_FILE

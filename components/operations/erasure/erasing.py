@@ -17,7 +17,7 @@ from components.data.history.kept import KeptVersion, folders_ever
 from components.data.history.objects import DataObjects
 from components.data.manifest import find_rows
 from components.data.shards import ShardReader
-from components.data.versions import PAST_PREFIX, fast_forward
+from components.data.versioning.versions import PAST_PREFIX, fast_forward
 from components.errors import ConfigurationError, DataError, IntegrityError, RefusedError, ServiceError
 from components.operations.erasure.audit_pages import pages_showing, remove_from_runs, remove_visible
 from components.operations.erasure.recall import KIND

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from components.data.erasure.rewriting import recall_images
-from components.data.versions import WorkspaceClone
+from components.data.versioning.versions import WorkspaceClone
 from components.errors import ConfigurationError
 from components.operations.erasure.audit_pages import forget_page
 from components.operations.erasure.touched import Touched, touched

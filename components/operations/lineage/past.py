@@ -10,9 +10,9 @@ from typing import Any
 
 from components.data.erasure.following import record_of
 from components.data.erasure.replaced import Replacements
-from components.data.git import git
 from components.data.history.kept import KeptVersion, file_at, kept_versions, rows_through_time
 from components.data.history.objects import DataObjects
+from components.data.versioning.git import git
 from components.errors import DataError, ServiceError
 from components.operations.services import Services
 from components.operations.workspace import Workspace

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.data.decode import ImageRejected, decode
+from components.data.decoding.decode import ImageRejected, decode
 from components.errors import IntegrityError
 from components.model.image_statistics import Glance, image_statistics
 from components.model.predictor import Predictor

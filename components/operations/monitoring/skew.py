@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from components.alerts.causes import gap_alert, skew_alert
-from components.data.versions import past_checkout
+from components.data.versioning.versions import past_checkout
 from components.errors import IntegrityError, PerennialError
 from components.monitoring.accuracy import Estimates
 from components.monitoring.skew import (

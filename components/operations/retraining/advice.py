@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from components.data.versions import dvc, past_checkout
+from components.data.versioning.versions import dvc, past_checkout
 from components.errors import PerennialError, RefusedError, ServiceError
 from components.evaluation.advice import Advice, LearningCurve, advise
 from components.operations.ingestion import current_dataset, dataset_paths

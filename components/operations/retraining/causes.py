@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from components.alerts.message import old_champion_alert, recovered_alert, refused_retraining_alert
-from components.data.versions import latest_dataset
+from components.data.versioning.versions import latest_dataset
 from components.errors import RefusedError
 from components.monitoring.causes import Standing, ask_causes, schedule_missed
 from components.operations.alerting import open_alerts, recover, send

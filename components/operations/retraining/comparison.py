@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from components.data.decode import ImageLimits
+from components.data.decoding.decode import ImageLimits
 from components.data.manifest import Manifest, without
 from components.data.shards import ShardReader
 from components.model.predictor import Predictor

@@ -16,7 +16,7 @@ from components.data.code_lock import write_code_lock
 from components.data.ingestion.ingest import ingest
 from components.data.quarantine.register import Register
 from components.data.sources.opening import SourceItem
-from components.data.versions import WorkspaceClone, latest_dataset
+from components.data.versioning.versions import WorkspaceClone, latest_dataset
 from components.errors import RefusedError
 from components.evaluation.gate import EVERY_CLASS
 from components.operations.alerting import recover, send

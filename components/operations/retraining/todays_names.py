@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from components.data.ingestion.class_changes import Carried, Translation
 from components.data.manifest import find_rows
-from components.data.versions import WorkspaceClone
+from components.data.versioning.versions import WorkspaceClone
 from components.operations.carrying import older_lists
 from components.operations.ingestion import splits_path
 from components.operations.retraining.attempt import Attempt

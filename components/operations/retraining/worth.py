@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from components.alerts.message import refused_retraining_alert
-from components.data.versions import latest_dataset
+from components.data.versioning.versions import latest_dataset
 from components.errors import RefusedError
 from components.monitoring.retraining import Cause, should_retrain
 from components.operations.alerting import send

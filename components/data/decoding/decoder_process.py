@@ -1,7 +1,7 @@
 """The process that opens files from outside: it may hang, swell or crash, and takes nothing else with it.
 
-Run by `components.data.isolation` alone. It reads framed batches of files from stdin and answers on stdout; which file
-it is at stands in shared memory, so that its end tells which file ended it.
+Run by `components.data.decoding.isolation` alone. It reads framed batches of files from stdin and answers on stdout;
+which file it is at stands in shared memory, so that its end tells which file ended it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import struct
 import sys
 from typing import BinaryIO
 
-from components.data.decode import ImageLimits, ImageRejected, decode
+from components.data.decoding.decode import ImageLimits, ImageRejected, decode
 from components.data.descriptor import descriptor
 
 USABLE = struct.Struct("<BII")

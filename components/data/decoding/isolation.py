@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Self
 
 from components import params
-from components.data.decode import ImageLimits
-from components.data.decoder_process import COUNT, LENGTH, PROGRESS_BYTES, READY, REFUSED, USABLE
+from components.data.decoding.decode import ImageLimits
+from components.data.decoding.decoder_process import COUNT, LENGTH, PROGRESS_BYTES, READY, REFUSED, USABLE
+from components.data.decoding.turns import available_cores
 from components.data.descriptor import DESCRIPTOR_BYTES
-from components.data.turns import available_cores
 from components.errors import ServiceError
 
-PACKAGE_FOLDER = Path(__file__).resolve().parents[2]
+PACKAGE_FOLDER = Path(__file__).resolve().parents[3]
 
 TOO_SLOW = "too-slow"
 CRASHED = "decoder-crashed"
@@ -180,7 +180,7 @@ class _Process:
             shared.write(bytes(PROGRESS_BYTES))  # with its room on the disk: a mapped page without it ends the process
             shared.flush()
             self._at = mmap.mmap(shared.fileno(), PROGRESS_BYTES)
-            command = [sys.executable, "-m", "components.data.decoder_process", *map(str, self._arguments())]
+            command = [sys.executable, "-m", "components.data.decoding.decoder_process", *map(str, self._arguments())]
             self._running = running = subprocess.Popen(
                 [*command, str(shared.fileno())],
                 cwd=PACKAGE_FOLDER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints,

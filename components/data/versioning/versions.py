@@ -19,14 +19,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
-from components.data.dvc_remote import configure_dvc, remote_folder, remote_url, require_remote
 from components.data.erasure.following import OldVersion, paths_of, record_of, wants
 from components.data.files import command_failed, naming_a_full_disk
-from components.data.git import commit_all, git, is_clean, remove_stale_locks
 from components.data.history.integrity import listing_of, require_available, require_kept, require_recorded
 from components.data.history.kept import file_at, recorded_at
-from components.data.leftovers import end_processes_in, remove_partial_objects
 from components.data.sources.remote import without_credentials
+from components.data.versioning.dvc_remote import configure_dvc, remote_folder, remote_url, require_remote
+from components.data.versioning.git import commit_all, git, is_clean, remove_stale_locks
+from components.data.versioning.leftovers import end_processes_in, remove_partial_objects
 from components.errors import BusyError, ConflictError, DataError, NoSpaceError, RefusedError, ServiceError
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Dataset versions: git, DVC, and what stands between them and a crash."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.data.sources import read_ahead
 from components.data.sources.item import Content, SourceEntry
-from components.data.sources.read_ahead import THREADS, read_items
+from components.data.sources.read_ahead import THREADS
 from components.errors import DataError
 
 MEBIBYTE = 1024 * 1024
+
+read_items = partial(read_ahead.read_items, slow_seconds=0)
 
 
 def entry(
@@ -96,3 +100,25 @@ def test_giving_up_leaves_no_thread_behind() -> None:
     next(items)
     items.close()  # type: ignore[attr-defined]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
+
+
+@pytest.mark.parametrize(("slow", "ahead"), [(range(40), True), (range(0, 40, 4), False), (range(20, 22), False)])
+def test_files_are_read_ahead_once_most_of_the_latest_took_long(
+    slow: range, ahead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(read_ahead.time, "perf_counter", lambda: clock[0])
+    main, others = threading.get_ident(), []
+
+    def reading(number: int) -> Callable[[], Content]:
+        def content() -> Content:
+            others.append(threading.get_ident() != main)
+            clock[0] += 0.002 if number in slow else 0.0001
+            return b"%d" % number, None
+
+        return content
+
+    found = list(read_ahead.read_items(entry(n, reading(n)) for n in range(60)))
+    assert [item.content for item in found] == [b"%d" % n for n in range(60)]
+    assert not any(others[:16])
+    assert any(others) == ahead

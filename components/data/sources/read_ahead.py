@@ -1,7 +1,12 @@
-"""Files read ahead of the one that is asked for: a cold disk, or a bucket, answers many requests as soon as one."""
+"""Files read ahead of the one that is asked for, where each takes long: a bucket answers many requests as soon as one.
+
+Files that come quickly are read one by one: threads that hand small files over would cost more than they save (measured
+on a local disk, 10 to 80 %).
+"""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from components.data.sources.item import SourceEntry, SourceItem
 
 THREADS = 8
+SLOW_SECONDS = 0.001
+_LATEST, _MOST_QUICK = 16, 4  # of the latest files, how many may be quick where reading is slow
 _PART_FILES = 16
 _PART_BYTES = 256 * 1024
 _MOST_PARTS = 4 * THREADS
@@ -45,12 +52,31 @@ class _Part:
 
 
 def read_items(
-    entries: Iterable[SourceEntry], find: Callable[[bytes], str | None] | None = None
+    entries: Iterable[SourceEntry],
+    find: Callable[[bytes], str | None] | None = None,
+    *,
+    slow_seconds: float = SLOW_SECONDS,
 ) -> Iterator[SourceItem]:
     """Yield every file in its order, read, unless `find` knows the image that a file with its stamp held.
 
-    Files that can be read apart from their source are read up to 32 MiB ahead, others when it is their turn.
+    Once most of the latest files took `slow_seconds` or more, those that can be read apart from their source are read
+    up to 32 MiB ahead; others always when it is their turn. slow_seconds: 0 reads ahead from the first file on.
     """
+    latest = deque[bool](maxlen=_LATEST)
+    pending = iter(entries)
+    if slow_seconds > 0:
+        for entry in pending:
+            start = time.perf_counter()
+            item = entry.item(find)
+            if entry.apart and item.image_id is None:
+                latest.append(time.perf_counter() - start >= slow_seconds)
+            yield item
+            if len(latest) == _LATEST and latest.count(False) <= _MOST_QUICK:
+                break
+    yield from _read_ahead(pending, find)
+
+
+def _read_ahead(entries: Iterator[SourceEntry], find: Callable[[bytes], str | None] | None) -> Iterator[SourceItem]:
     waiting: deque[_Part] = deque()
     ahead, part = 0, _Part()
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="read-ahead")

@@ -64,7 +64,7 @@ class Audited:
         for row in np.flatnonzero(issues.suspect).tolist():
             belief = float(issues.score[row])
             likely = self.classes[issues.likely[row]]
-            yield self._finding(row, LABEL, 1 - belief, f"believed with {100 * belief:.1f} %", likely=likely)
+            yield self._finding(row, LABEL, 1 - belief, f"believed with {100 * belief:.1f}\u00a0%", likely=likely)
 
     def of_images(self, looks: ImageIssues) -> Iterator[Finding]:
         """Yield the images that look wrong."""

@@ -10,9 +10,11 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from components.data.decoding.isolation import IsolationLimits
 from components.data.sources.columns import ColumnNames
 from components.data.sources.opening import SourceItem, open_source
 from components.data.sources.remote import without_credentials
+from components.model.preparing import IsolatedPreparer
 from components.operations.models import load_predictor, require_champion
 from components.operations.services import Services
 from components.records import ScoredChunk, SetAside, require_utc
@@ -59,12 +61,14 @@ def score_items(
     if len(done) < content.items:
         predictor = load_predictor(services, model, threads=1)  # one for each of the scorer's workers
         logger.info("scoring %d images with version %d on %s", content.items, model.version, predictor.device)
+        data = services.workspace.params.data
+        preparer = IsolatedPreparer(predictor.spec.preprocess, services.limits, IsolationLimits.of(data))
         results = score(
-            reopen(), predictor, services.limits, params=services.workspace.params.score, store=services.images,
+            reopen(), predictor, preparer.prepare, params=services.workspace.params.score, store=services.images,
             batch_id=batch.id, month=batch.month, done=done,
             recalled=partial(recalls.recalled_among, services.database),
         )  # fmt: skip
-        with closing(results):
+        with preparer, closing(results):
             new_rows = sum(_write(services, batch, result) for result in results)
     batch = predictions.close_batch(services.database, batch, now=now)
     aside = reading.items_set_aside(services.database, batch)

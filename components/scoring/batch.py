@@ -16,12 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from components.data.decoding.decode import ImageLimits
-from components.data.decoding.turns import DecodingTurns, available_cores
+from components.data.decoding.turns import available_cores
 from components.data.sources.item import printable
 from components.errors import DataError
 from components.model.predictor import energy
-from components.model.preprocess import prepare
 from components.records import IMAGE_STATISTICS, ScoredChunk, SetAside
 from components.scoring.images import ImageStore, shard_name
 from components.scoring.overlap import ordered_map, read_ahead
@@ -33,9 +31,11 @@ if TYPE_CHECKING:
     from components.data.sources.item import SourceItem
     from components.model.artifact import ModelSpec
     from components.model.predictor import Predictor
+    from components.model.preprocess import Prepared
     from components.params import Score
 
 Clock = Callable[[], float]
+Prepare = Callable[[Sequence[bytes]], "Prepared"]
 Recalled = Callable[[Sequence[str]], Collection[str]]
 
 
@@ -72,7 +72,7 @@ class _Columns:
 def score(
     items: Iterable[SourceItem],
     predictor: Predictor,
-    limits: ImageLimits,
+    prepare: Prepare,
     *,
     params: Score,
     store: ImageStore,
@@ -87,18 +87,16 @@ def score(
     An item's number is its place in `items`, whose order must be the same in every run; a chunk is all numbers with
     the same `number // chunk_rows`, so a repeated run makes the same chunks and shards. Chunks wholly in `done` are
     not decoded again. The accepted images lie in `store` before their chunk is yielded. `latency_ms` is the mean time
-    an image spent in decoding and inference. recalled: given image ids, returns those that are not to be scored; it is
-    asked just before they would be decoded, from any thread. Close the generator (`contextlib.closing`) to stop its
-    threads early.
+    an image spent in decoding and inference. prepare: gives the pixels of some files. recalled: given image ids,
+    returns those that are not to be scored; it is asked just before they would be decoded. Both are called from any
+    thread. Close the generator (`contextlib.closing`) to stop its threads early.
 
     Raises whatever `items` raises, and DataError where the model answers with NaN.
     """
     workers = params.workers or available_cores()
     stop = threading.Event()
     pieces = read_batch(items, batch_size=params.batch_size, chunk_rows=params.chunk_rows, done=done)
-    work = partial(
-        _score_piece, predictor=predictor, limits=limits, recalled=recalled, clock=clock, turns=DecodingTurns()
-    )
+    work = partial(_score_piece, predictor=predictor, prepare=prepare, recalled=recalled, clock=clock)
     with ThreadPoolExecutor(workers, thread_name_prefix="score") as pool:
         scored = ordered_map(pool, work, read_ahead(pieces, workers, "read"), workers + 1)
         name_shard = partial(shard_name, month, batch_id)
@@ -136,9 +134,7 @@ def _chunks(
                 yield _chunk(columns, spec, shard)
 
 
-def _score_piece(
-    piece: Piece, predictor: Predictor, limits: ImageLimits, recalled: Recalled, clock: Clock, turns: DecodingTurns
-) -> _Scored:
+def _score_piece(piece: Piece, predictor: Predictor, prepare: Prepare, recalled: Recalled, clock: Clock) -> _Scored:
     """Decode a piece and ask the model; its pixels are gone when it is done."""
     refused: list[SetAside] = []
     readable: list[tuple[int, SourceItem]] = []
@@ -159,13 +155,10 @@ def _score_piece(
         ]
         readable, ids = [readable[place] for place in kept], [ids[place] for place in kept]
     contents = [item.content for _, item in readable]
-    with turns.turn(contents):
-        started = clock()
-        prepared = prepare(contents, predictor.spec.preprocess, limits)
-        decoding = clock() - started
     started = clock()
+    prepared = prepare(contents)
     logits, probabilities = predictor.predict(prepared.pixels)
-    seconds = decoding + clock() - started
+    seconds = clock() - started
     for place, error in prepared.refused.items():
         number, item = readable[place]
         refused.append(SetAside(number, printable(item.name), error.reason, error.detail))

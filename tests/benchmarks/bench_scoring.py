@@ -29,12 +29,14 @@ import torch
 from PIL import Image
 
 from components.data.decoding.decode import ImageLimits
+from components.data.decoding.isolation import IsolationLimits
 from components.data.sources.item import SourceItem
 from components.data.sources.opening import open_source
 from components.model.artifact import ModelSpec, file_sha256, write_spec
 from components.model.backbones import build
 from components.model.export import to_onnx
 from components.model.predictor import Predictor
+from components.model.preparing import IsolatedPreparer
 from components.model.preprocess import PreprocessSpec
 from components.params import Data, Score
 from components.records import ModelVersion, ScoredChunk
@@ -176,10 +178,12 @@ def whole(items: list[SourceItem], predictor: Predictor, folder: Path, database:
         now=NOW,
     )
     written = 0
-    with tempfile.TemporaryDirectory(dir=folder) as store:
+    preparer = IsolatedPreparer(predictor.spec.preprocess, LIMITS, IsolationLimits.of(Data()))
+    with preparer, tempfile.TemporaryDirectory(dir=folder) as store:
         results = score(
-            items, predictor, LIMITS, params=Score(), store=ImageStore(store), batch_id=key, month=batch.month
-        )
+            items, predictor, preparer.prepare, params=Score(), store=ImageStore(store), batch_id=key,
+            month=batch.month,
+        )  # fmt: skip
         with closing(results):
             for result in results:
                 if isinstance(result, ScoredChunk):

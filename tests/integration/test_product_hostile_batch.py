@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from datetime import datetime
@@ -157,3 +158,28 @@ def test_scoring_the_delivery_again_adds_nothing_and_sets_the_same_aside(
     again = score_source(services, str(incoming), batch_id=None, now=today)
     assert again["new_rows"] == 0
     assert again["set_aside_items"] == delivered["set_aside_items"]
+
+
+def test_a_file_that_ends_the_decoder_costs_the_batch_nothing_else(
+    services: Any, digits: list[Any], today: datetime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from components.operations.batches import score_source
+
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal\n"
+        "from components.data.decoding import decode as module\n"
+        "plain = module.decode\n"
+        "def decode(content, limits):\n"
+        "    if content == b'crash':\n"
+        "        os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    return plain(content, limits)\n"
+        "module.decode = decode\n"
+    )
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "incoming").mkdir()
+    for number, content in enumerate([*(item.content for item in digits[70:80]), b"crash"]):
+        (tmp_path / "incoming" / f"{number}.png").write_bytes(content)
+
+    scored = score_source(services, str(tmp_path / "incoming"), batch_id=None, now=today)
+    assert scored["predictions"] == 10
+    assert [(entry["name"], entry["reason"]) for entry in scored["set_aside_items"]] == [("10.png", "decoder-crashed")]

@@ -1,5 +1,6 @@
 import hashlib
 from datetime import date
+from functools import partial
 
 import numpy as np
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from components.data.decoding.decode import ImageLimits
 from components.data.png import encode_png
 from components.data.sources.item import SourceItem
 from components.model.artifact import ModelSpec
-from components.model.preprocess import PreprocessSpec
+from components.model.preprocess import PreprocessSpec, prepare
 from components.params import Score
 from components.records import ScoredChunk
 from components.scoring.batch import score
@@ -42,7 +43,14 @@ def test_every_item_comes_out_exactly_once_whatever_the_sizes(tmp_path_factory, 
     store = ImageStore(str(tmp_path_factory.mktemp("store")))
     params = Score(batch_size=size, chunk_rows=rows, workers=threads)
     results = score(
-        batch, UniformModel(), LIMITS, params=params, store=store, batch_id="b", month=date(2026, 10, 1), done=done
+        batch,
+        UniformModel(),
+        partial(prepare, spec=UniformModel.spec.preprocess, limits=LIMITS),
+        params=params,
+        store=store,
+        batch_id="b",
+        month=date(2026, 10, 1),
+        done=done,
     )
     seen: list[int] = []
     for result in results:

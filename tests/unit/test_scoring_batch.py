@@ -3,6 +3,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from components.data.sources.item import SourceItem
 from components.errors import DataError, IntegrityError, ServiceError
 from components.model.artifact import ModelSpec
 from components.model.predictor import energy
-from components.model.preprocess import PreprocessSpec
+from components.model.preprocess import PreprocessSpec, prepare
 from components.params import Score
 from components.records import IMAGE_STATISTICS, ScoredChunk, SetAside
 from components.scoring.batch import score
@@ -66,7 +67,8 @@ def images(total: int) -> list[SourceItem]:
 
 def start(items, store, model=None, **changes):
     arguments = {"params": Score(batch_size=4, chunk_rows=10), "batch_id": "batch", "month": MONTH} | changes
-    return score(items, model or BrightnessModel(), LIMITS, store=store, **arguments)
+    preparing = partial(prepare, spec=SPEC.preprocess, limits=LIMITS)
+    return score(items, model or BrightnessModel(), preparing, store=store, **arguments)
 
 
 def run(items, store, model=None, **changes):

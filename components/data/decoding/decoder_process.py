@@ -1,7 +1,8 @@
 """The process that opens files from outside: it may hang, swell or crash, and takes nothing else with it.
 
-Run by `components.data.decoding.isolation` alone. It reads framed batches of files from stdin and answers on stdout;
-which file it is at stands in shared memory, so that its end tells which file ended it.
+Run by `components.data.decoding.isolation` alone, or by a module of its own for another answer than a verdict. It reads
+framed batches of files from stdin and answers on stdout; which file it is at stands in shared memory, so that its end
+tells which file ended it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import resource
 import signal
 import struct
 import sys
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from components.data.decoding.decode import ImageLimits, ImageRejected, decode
@@ -31,11 +33,21 @@ PROGRESS_BYTES = 8
 _MOST_DETAIL = 500
 _MOST_WRITTEN = 1_000_000  # of standard error, by libraries that complain about every file
 
+Answer = Callable[[Iterator[bytes]], bytes]
+"""What a process makes of a batch of files; each is taken from the iterator when its turn has come."""
+
 
 def main(arguments: list[str]) -> int:
-    """Answer batches until stdin ends. arguments: most bytes, most pixels, least side, seconds, bytes of memory, fd."""
-    most_bytes, most_pixels, least_side, seconds, memory, progress = map(int, arguments)
+    """Say of every file what it is. arguments: most bytes, most pixels, least side, and those of `serve`."""
+    most_bytes, most_pixels, least_side = map(int, arguments[:3])
     limits = ImageLimits(most_bytes, most_pixels, least_side)
+    serve(lambda contents: b"".join(_verdict(content, limits) for content in contents), arguments[3:])
+    return 0
+
+
+def serve(answer: Answer, arguments: list[str]) -> None:
+    """Answer batches until stdin ends. arguments: seconds of computing a file, bytes of memory, number of a file."""
+    seconds, memory, progress = map(int, arguments)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (_MOST_WRITTEN, _MOST_WRITTEN))
@@ -46,28 +58,37 @@ def main(arguments: list[str]) -> int:
         answers.write(READY)
         answers.flush()
         while (contents := _read_batch(sys.stdin.buffer)) is not None:
-            said = []
-            for number, content in enumerate(contents):
-                at[:] = number.to_bytes(PROGRESS_BYTES, "little")
-                # CPU time, not the clock's: on a busy machine a good image is not refused.
-                signal.setitimer(signal.ITIMER_PROF, seconds)
-                said.append(_answer(content, limits))
+            said = answer(_in_turn(contents, at, seconds))
             signal.setitimer(signal.ITIMER_PROF, 0)
-            answer = b"".join(said)
-            answers.write(LENGTH.pack(len(answer)) + answer)
+            answers.write(LENGTH.pack(len(said)) + said)
             answers.flush()
-    return 0
 
 
-def _answer(content: bytes, limits: ImageLimits) -> bytes:
+def _in_turn(contents: list[bytes], at: mmap.mmap, seconds: int) -> Iterator[bytes]:
+    for number, content in enumerate(contents):
+        at[:] = number.to_bytes(PROGRESS_BYTES, "little")
+        # CPU time, not the clock's: on a busy machine a good image is not refused.
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        yield content
+
+
+def opened(content: bytes, open_one: Callable[[bytes], bytes]) -> bytes:
+    """Return what `open_one` says of a file, or why it is refused, as REFUSED and two texts."""
     try:
-        image = decode(content, limits)
-        return USABLE.pack(1, *image.size) + descriptor(image).tobytes()
+        return open_one(content)
     except ImageRejected as rejected:
         reason, detail = rejected.reason.encode(), rejected.detail.encode(errors="replace")[:_MOST_DETAIL]
     except MemoryError:
         reason, detail = b"too-much-memory", b"decoding it needs more memory than one image may take"
     return REFUSED.pack(0, len(reason), len(detail)) + reason + detail
+
+
+def _verdict(content: bytes, limits: ImageLimits) -> bytes:
+    def look(content: bytes) -> bytes:
+        image = decode(content, limits)
+        return USABLE.pack(1, *image.size) + descriptor(image).tobytes()
+
+    return opened(content, look)
 
 
 def _read_batch(source: BinaryIO) -> list[bytes] | None:

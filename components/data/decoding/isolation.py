@@ -1,4 +1,7 @@
-"""Files from outside, opened in processes of their own: what hangs, swells or crashes there is refused here."""
+"""Files from outside, opened in processes of their own: what hangs, swells or crashes there is refused here.
+
+`IsolatedDecoder` says what files are; `IsolatedFiles` is what it has in common with whoever wants more of them.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,21 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from components import params
+from components.data.decoding import decoder_process
 from components.data.decoding.decode import ImageLimits
 from components.data.decoding.decoder_process import COUNT, LENGTH, PROGRESS_BYTES, READY, REFUSED, USABLE
 from components.data.decoding.turns import available_cores
 from components.data.descriptor import DESCRIPTOR_BYTES
 from components.errors import ServiceError
+
+_Opened = TypeVar("_Opened")
 
 PACKAGE_FOLDER = Path(__file__).resolve().parents[3]
 
@@ -44,6 +50,11 @@ class IsolationLimits:
     seconds: int
     memory: int
 
+    @classmethod
+    def of(cls, data: params.Data) -> Self:
+        """Return what the `data` section of params.yaml states."""
+        return cls(data.decode_seconds, data.decode_bytes)
+
 
 @dataclass(frozen=True, slots=True)
 class Checked:
@@ -59,21 +70,30 @@ class Checked:
     detail: str = ""
 
 
-class IsolatedDecoder:
-    """Processes that decode files to check them. Use as a context manager; they start with the first files."""
+@dataclass(frozen=True, slots=True)
+class Opener(Generic[_Opened]):
+    """What is run to open files, and how its answers are read.
 
-    def __init__(self, limits: ImageLimits, isolation: IsolationLimits, processes: int = 0) -> None:
-        self.limits = limits
+    module: run with `arguments` and those of `decoder_process.serve`. parse: gives what it says of each of so many
+    files. refused: gives what stands for a file that ended the process, from reason and detail.
+    """
+
+    module: str
+    arguments: tuple[str, ...]
+    parse: Callable[[bytes, int], list[_Opened]]
+    refused: Callable[[str, str], _Opened]
+
+
+class IsolatedFiles(Generic[_Opened]):
+    """Processes that open files. Use as a context manager; they start with the first files."""
+
+    def __init__(self, opener: Opener[_Opened], isolation: IsolationLimits, processes: int = 0) -> None:
         self.isolation = isolation
         self.processes = processes or available_cores()
+        self._opener = opener
         self._threads = ThreadPoolExecutor(self.processes, thread_name_prefix="decoder")
-        self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
-        self._started: list[_Process] = []
-
-    @classmethod
-    def of(cls, data: params.Data) -> Self:
-        """Return one, a process a core, with the limits that the `data` section of params.yaml states."""
-        return cls(ImageLimits.of(data), IsolationLimits(data.decode_seconds, data.decode_bytes))
+        self._idle: queue.SimpleQueue[_Process[_Opened]] = queue.SimpleQueue()
+        self._started: list[_Process[_Opened]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -90,24 +110,54 @@ class IsolatedDecoder:
         for process in self._started:
             process.release()
 
-    def submit(self, contents: Sequence[bytes]) -> Future[list[Checked]]:
-        """Return the verdicts on files (their bytes), to come, in their order."""
-        return self._threads.submit(self._check, contents)
+    def submit(self, contents: Sequence[bytes]) -> Future[list[_Opened]]:
+        """Return what becomes of files (their bytes), to come, in their order."""
+        return self._threads.submit(self._open, contents)
 
-    def _check(self, contents: Sequence[bytes]) -> list[Checked]:
+    def _open(self, contents: Sequence[bytes]) -> list[_Opened]:
         process = self._take()
         try:
-            return _check(process, contents)
+            return self._opened(process, contents)
         finally:
             self._idle.put(process)
 
-    def _take(self) -> _Process:
+    def _take(self) -> _Process[_Opened]:
         try:
             return self._idle.get_nowait()
         except queue.Empty:
-            process = _Process(self.limits, self.isolation)
+            process = _Process(self._opener, self.isolation)
             self._started.append(process)
             return process
+
+    def _opened(self, process: _Process[_Opened], contents: Sequence[bytes]) -> list[_Opened]:
+        """Return what becomes of `contents`; a file that ends the process is refused, the others lose nothing."""
+        if not contents:
+            return []
+        answer = process.ask(contents)
+        if not isinstance(answer, _Ended):
+            return answer
+        before, after = contents[: answer.number], contents[answer.number + 1 :]
+        if (
+            answer.reason == CRASHED and len(contents) > 1
+        ):  # once more, alone: something else may have ended the process
+            ended_it = self._opened(process, contents[answer.number : answer.number + 1])
+        else:
+            ended_it = [self._opener.refused(answer.reason, answer.detail)]
+        return [*self._opened(process, before), *ended_it, *self._opened(process, after)]
+
+
+class IsolatedDecoder(IsolatedFiles[Checked]):
+    """Processes that decode files to check them."""
+
+    def __init__(self, limits: ImageLimits, isolation: IsolationLimits, processes: int = 0) -> None:
+        self.limits = limits
+        arguments = tuple(map(str, (limits.max_bytes, limits.max_pixels, limits.min_side)))
+        super().__init__(Opener(decoder_process.__name__, arguments, _verdicts, _refused), isolation, processes)
+
+    @classmethod
+    def of(cls, data: params.Data) -> Self:
+        """Return one, a process a core, with the limits that the `data` section of params.yaml states."""
+        return cls(ImageLimits.of(data), IsolationLimits.of(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,31 +169,17 @@ class _Ended:
     detail: str
 
 
-def _check(process: _Process, contents: Sequence[bytes]) -> list[Checked]:
-    """Return the verdicts on `contents`; a file that ends the process is refused, the others lose nothing."""
-    if not contents:
-        return []
-    answer = process.ask(contents)
-    if not isinstance(answer, _Ended):
-        return answer
-    if answer.reason == CRASHED and len(contents) > 1:  # once more, alone: something else may have ended the process
-        ended_it = _check(process, contents[answer.number : answer.number + 1])
-    else:
-        ended_it = [Checked(0, 0, b"", answer.reason, answer.detail)]
-    return [*_check(process, contents[: answer.number]), *ended_it, *_check(process, contents[answer.number + 1 :])]
+class _Process(Generic[_Opened]):
+    """One process, started when it is asked and started again after its end."""
 
-
-class _Process:
-    """One decoding process, started when it is asked and started again after its end."""
-
-    def __init__(self, limits: ImageLimits, isolation: IsolationLimits) -> None:
-        self._limits = limits
+    def __init__(self, opener: Opener[_Opened], isolation: IsolationLimits) -> None:
+        self._opener = opener
         self._isolation = isolation
         self._running: subprocess.Popen[bytes] | None = None
         self._ended = False
 
-    def ask(self, contents: Sequence[bytes]) -> list[Checked] | _Ended:
-        """Return the verdicts on a batch, or at which of its files the process ended, and how."""
+    def ask(self, contents: Sequence[bytes]) -> list[_Opened] | _Ended:
+        """Return what becomes of a batch, or at which of its files the process ended, and how."""
         running = self._running or self._start()
         assert running.stdin is not None  # noqa: S101  (a pipe was asked for)
         lengths = struct.pack(f"<{len(contents)}Q", *map(len, contents))
@@ -151,7 +187,7 @@ class _Process:
             running.stdin.write(b"".join((COUNT.pack(len(contents)), lengths, *contents)))
             running.stdin.flush()
             (length,) = LENGTH.unpack(self._receive(running, LENGTH.size))
-            return _verdicts(self._receive(running, length), len(contents))
+            return self._opener.parse(self._receive(running, length), len(contents))
         except (TimeoutError, BrokenPipeError, EOFError) as error:
             return self._told(running, hung=isinstance(error, TimeoutError))
 
@@ -180,9 +216,10 @@ class _Process:
             shared.write(bytes(PROGRESS_BYTES))  # with its room on the disk: a mapped page without it ends the process
             shared.flush()
             self._at = mmap.mmap(shared.fileno(), PROGRESS_BYTES)
-            command = [sys.executable, "-m", "components.data.decoding.decoder_process", *map(str, self._arguments())]
+            command = [sys.executable, "-m", self._opener.module, *self._opener.arguments]
+            limits = (self._isolation.seconds, self._isolation.memory, shared.fileno())
             self._running = running = subprocess.Popen(
-                [*command, str(shared.fileno())],
+                [*command, *map(str, limits)],
                 cwd=PACKAGE_FOLDER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints,
                 pass_fds=[shared.fileno()], env=_environment(), bufsize=-1,
             )  # fmt: skip
@@ -194,10 +231,6 @@ class _Process:
             said = self._complaints.read()[-500:].decode(errors="replace")
             raise ServiceError(f"the decoding process did not start: {' '.join(said.split())}") from error
         return running
-
-    def _arguments(self) -> tuple[int, ...]:
-        limits, isolation = self._limits, self._isolation
-        return limits.max_bytes, limits.max_pixels, limits.min_side, isolation.seconds, isolation.memory
 
     def _receive(self, running: subprocess.Popen[bytes], size: int, patience: float | None = None) -> bytes:
         """Return the next `size` bytes it says. Raises EOFError at its end, TimeoutError where it does nothing."""
@@ -236,11 +269,22 @@ def _verdicts(answer: bytes, files: int) -> list[Checked]:
             place += USABLE.size + DESCRIPTOR_BYTES
             verdicts.append(Checked(width, height, answer[place - DESCRIPTOR_BYTES : place]))
         else:
-            _, reason, detail = REFUSED.unpack_from(answer, place)
-            place += REFUSED.size + reason + detail
-            said = answer[place - reason - detail : place]
-            verdicts.append(Checked(0, 0, b"", said[:reason].decode(), said[reason:].decode(errors="replace")))
+            reason, detail, place = read_refusal(answer, place)
+            verdicts.append(_refused(reason, detail))
     return verdicts
+
+
+def _refused(reason: str, detail: str) -> Checked:
+    return Checked(0, 0, b"", reason, detail)
+
+
+def read_refusal(answer: bytes, place: int) -> tuple[str, str, int]:
+    """Return reason and detail of a refused file that `answer` tells of at `place`, and where that ends."""
+    _, reason, detail = REFUSED.unpack_from(answer, place)
+    start = place + REFUSED.size
+    end = start + reason + detail
+    said = answer[start:end]
+    return said[:reason].decode(), said[reason:].decode(errors="replace"), end
 
 
 def _environment() -> dict[str, str]:

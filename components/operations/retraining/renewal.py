@@ -72,7 +72,7 @@ def collect_labels(services: Services, clone: WorkspaceClone, attempt: Attempt, 
         if held:
             ledger.record(
                 connection, kind="classes", actor="retrain", action="held", now=now,
-                reason=f"{len(held)} answers of an older class list were held: {held[0]['why']}",
+                reason=f"{len(held)} answers could not be learnt and were held: {held[0]['why']}",
                 evidence={"held": len(held), "dataset_version": version, "answers": held[:MOST_HELD_NAMED]},
             )  # fmt: skip
     return version

@@ -119,6 +119,17 @@ class Augment(Section):
     brightness: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     contrast: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     flip: bool = False
+    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
+    cutmix: Annotated[float, Field(ge=0, le=10)] = 0.0
+
+
+class Imbalance(Section):
+    """What is done where some classes have far more images than others; see `components.model.imbalance`."""
+
+    remedy: Literal["none", "class-weights", "focal", "sampling"] = "none"
+    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
+    gamma: Annotated[float, Field(ge=0, le=10)] = 2.0
+    factors: dict[str, Annotated[float, Field(gt=0)]] = {}
 
 
 class Train(Section):
@@ -140,7 +151,14 @@ class Train(Section):
     seed: int = 7
     production_weight: Annotated[float, Field(gt=0)] = 3.0
     class_mix: Literal["as-labelled", "production"] = "as-labelled"
+    imbalance: Imbalance = Imbalance()
     augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _one_remedy(self) -> Self:
+        if self.class_mix == "production" and self.imbalance.remedy != "none":
+            raise ValueError("train.class_mix: production and train.imbalance both weigh classes; choose one")
+        return self
 
 
 class Restart(Section):

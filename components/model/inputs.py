@@ -73,15 +73,23 @@ class WholeBatches:
     """An iterable of whole batches of an image set; collating sample by sample would cost more than a small network.
 
     With `seed`, every pass is a new shuffle, the same on every run, and a lone last image, which batch normalisation
-    cannot use, is left to the next pass; without, the set comes once in its order.
+    cannot use, is left to the next pass; without, the set comes once in its order. chances: (N,) above 0; every pass
+    then draws as many images as there are, with replacement, in proportion to them.
     """
 
-    def __init__(self, data: ImageSet, batch_size: int, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        data: ImageSet,
+        batch_size: int,
+        seed: int | None = None,
+        chances: NDArray[np.float32] | None = None,
+    ) -> None:
         self._images = torch.from_numpy(data.images)
         self._targets = torch.from_numpy(data.labels if data.targets is None else data.targets)
         self._weights = torch.from_numpy(data.weights)
         self._batch_size = batch_size
         self._generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self._edges = None if chances is None else torch.from_numpy(np.cumsum(chances, dtype=np.float64))
 
     def __len__(self) -> int:
         rows = len(self._targets)
@@ -91,10 +99,19 @@ class WholeBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         rows = len(self._targets)
-        order = torch.arange(rows) if self._generator is None else torch.randperm(rows, generator=self._generator)
+        order = self._order(rows)
         for number in range(len(self)):
             chosen = order[number * self._batch_size : (number + 1) * self._batch_size]
             yield self._images[chosen], self._targets[chosen], self._weights[chosen]
+
+    def _order(self, rows: int) -> Tensor:
+        if self._generator is None:
+            return torch.arange(rows)
+        if self._edges is None:
+            return torch.randperm(rows, generator=self._generator)
+        # Not torch.multinomial, which refuses more than 2 ** 24 images.
+        drawn = torch.rand(rows, generator=self._generator, dtype=torch.float64) * self._edges[-1]
+        return torch.searchsorted(self._edges, drawn, right=True).clamp_(max=rows - 1)
 
 
 class Normalise(nn.Module):

@@ -7,7 +7,8 @@ import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,9 @@ from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_f1_score
 
 from components.errors import DataError
+from components.model.imbalance import Remedy, losses
 from components.model.inputs import Batch, ImageSet, Normalise, WholeBatches, augment
+from components.model.mixing import mix
 from components.model.preprocess import PreprocessSpec
 from components.model.progress import MetricsLog, ProgressBar, Recorder
 from components.params import Train
@@ -52,11 +55,13 @@ def fit(
     epochs: int | None = None,
     log: MetricsLog | None = None,
     checkpoints: Path | None = None,
+    remedy: Remedy | None = None,
 ) -> Fitted:
     """Return `network` trained on `training`, the same for the same seed, data and machine.
 
     With `validation`, the epoch with the best macro-F1 is kept, the best `params.keep_checkpoints` are written to
     `checkpoints`, and `params.patience` epochs without a better one end the run. `epochs` overrides the params'.
+    remedy: for classes with few images.
     Raises DataError for too few images, and when the loss is not finite, with step, learning rate and batch.
     """
     if len(training) < 2:
@@ -64,11 +69,15 @@ def fit(
     if validation is not None and (len(validation) == 0 or checkpoints is None):
         raise DataError("early stopping needs validation images and a folder for checkpoints; ingest more images")
     precision = choose_precision(params.precision)
+    chances = None
+    if remedy is not None and remedy.kind == "class-weights":
+        training = replace(training, weights=training.weights * remedy.of_rows(training.labels))
+    elif remedy is not None and remedy.kind == "sampling":
+        chances = remedy.of_rows(training.labels)
     with _reproducible(params.seed), _quiet():
-        batches = WholeBatches(training, params.batch_size, params.seed)
-        learner = _Learner(
-            network, spec, params, (epochs or params.epochs) * len(batches), float(training.weights.mean())
-        )
+        batches = WholeBatches(training, params.batch_size, params.seed, chances)
+        steps = (epochs or params.epochs) * len(batches)
+        learner = _Learner(network, spec, params, steps, float(training.weights.mean()), remedy)
         callbacks: list[Callback] = [ProgressBar(), *([Recorder(log)] if log else [])]
         keeper = None
         if validation is not None:
@@ -98,24 +107,36 @@ def choose_precision(wanted: Literal["auto", "bf16", "fp32"]) -> Literal["bf16",
 
 
 class _Learner(LightningModule):  # type: ignore[misc] # Lightning is read without its types
-    def __init__(self, network: nn.Module, spec: PreprocessSpec, params: Train, steps: int, mean_weight: float) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        spec: PreprocessSpec,
+        params: Train,
+        steps: int,
+        mean_weight: float,
+        remedy: Remedy | None,
+    ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.normalise = Normalise(spec)
         self._params, self._steps, self._mean_weight = params, steps, mean_weight
+        self._losses = partial(losses, smoothing=params.label_smoothing, remedy=remedy)
         self._predicted: list[Tensor] = []
         self._truth: list[Tensor] = []
-        self._losses: list[Tensor] = []
+        self._held_back: list[Tensor] = []
         self.best: dict[str, float] = {}
 
     def training_step(self, batch: Batch, number: int) -> Tensor:
         images, targets, weights = batch  # targets: class indices (N,) or shares of every class (N, K)
-        logits = self.network(self.normalise.scaled(augment(images, self._params.augment)))  # (N, K)
-        losses = functional.cross_entropy(
-            logits.float(), targets, label_smoothing=self._params.label_smoothing, reduction="none"
-        )
+        pixels = augment(images, self._params.augment)
+        mixed = mix(pixels, self._params.augment)
+        logits = self.network(self.normalise.scaled(pixels if mixed is None else mixed.pixels)).float()  # (N, K)
+        of_rows = weights * self._losses(logits, targets)
+        if mixed is not None:
+            others = weights[mixed.other] * self._losses(logits, targets[mixed.other])
+            of_rows = mixed.share * of_rows + (1 - mixed.share) * others
         # By the set's mean weight, not the batch's: a heavy image counts the same whatever company it is in.
-        loss = (losses * weights).mean() / self._mean_weight
+        loss = of_rows.mean() / self._mean_weight
         if not torch.isfinite(loss):
             rate = self.trainer.optimizers[0].param_groups[0]["lr"]
             raise DataError(
@@ -127,7 +148,7 @@ class _Learner(LightningModule):  # type: ignore[misc] # Lightning is read witho
     def validation_step(self, batch: Batch, _number: int) -> None:
         images, labels, _ = batch
         logits = self.network(self.normalise(images)).float()
-        self._losses.append(functional.cross_entropy(logits, labels, reduction="sum"))
+        self._held_back.append(functional.cross_entropy(logits, labels, reduction="sum"))
         self._predicted.append(logits.argmax(dim=1))
         self._truth.append(labels)
 
@@ -137,12 +158,12 @@ class _Learner(LightningModule):  # type: ignore[misc] # Lightning is read witho
         metrics = {
             WATCHED: multiclass_f1_score(predicted, truth, classes, average="macro"),
             "validation_accuracy": (predicted == truth).float().mean(),
-            "validation_loss": torch.stack(self._losses).sum() / len(truth),
+            "validation_loss": torch.stack(self._held_back).sum() / len(truth),
         }
         self.log_dict(metrics)
         if float(metrics[WATCHED]) > self.best.get(WATCHED, -1.0):
             self.best = {name: float(value) for name, value in metrics.items()} | {"epoch": self.current_epoch}
-        self._predicted, self._truth, self._losses = [], [], []
+        self._predicted, self._truth, self._held_back = [], [], []
 
     def on_before_optimizer_step(self, _optimizer: torch.optim.Optimizer) -> None:
         # Here and not in the Trainer, which refuses to clip for a fused optimizer.

@@ -13,6 +13,7 @@ from typing import Any
 
 from components.data.decoding.decode import ImageLimits
 from components.data.quarantine.kept_bytes import KeptBytes
+from components.data.versioning.git import first_commit
 from components.operations.workspace import Workspace, open_workspace
 from components.registry.mlflow_registry import Registry
 from components.scoring.images import ImageStore
@@ -37,8 +38,13 @@ class Services:
 
     @property
     def quarantine(self) -> KeptBytes:
-        """Return where bytes of files that could not be used are kept: beside the pixels of scored images."""
-        return KeptBytes(f"{self.workspace.image_store_url.rstrip('/')}/quarantine")
+        """Return where bytes of files that could not be used are kept: beside the pixels of scored images.
+
+        In a folder of this workspace and its clones: others may use the same store, and what no register names is
+        removed.
+        """
+        ours = first_commit(self.workspace.root)[:16]
+        return KeptBytes(f"{self.workspace.image_store_url.rstrip('/')}/quarantine/{ours}")
 
 
 def service_urls(workspace: Workspace) -> dict[str, str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from components.labels.suspects import read_out_of_fold, read_suspects, soft_tar
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, write_spec
 from components.model.backbones import build
 from components.model.dataset import LearningSet, StoredImages, load_learning
+from components.model.imbalance import Remedy, remedy_for
 from components.model.progress import MetricsLog
 from components.model.training import fit
 from components.monitoring.drift.label_shift import reweighting
@@ -55,16 +57,19 @@ def run(params: Params) -> None:
         seed=seed,
     )
     folder = fresh(params.paths.model)
+    training = replace(
+        learning.data.take(learnt), weights=weights[learnt], targets=None if targets is None else targets[learnt]
+    )
+    remedy = remedy_for(training.labels, training.weights, spec.classes, params.train.imbalance)
     fitted = fit(
         network,
-        replace(
-            learning.data.take(learnt), weights=weights[learnt], targets=None if targets is None else targets[learnt]
-        ),
+        training,
         learning.data.take(judging),
         spec=spec.preprocess,
         params=params.train.model_copy(update={"seed": seed}),
         log=MetricsLog(folder / METRICS_LOG_FILE, lambda: datetime.now(UTC)),
         checkpoints=folder / "checkpoints",
+        remedy=remedy,
     )
     torch.save(fitted.network.state_dict(), folder / WEIGHTS_FILE)
     write_spec(folder, spec)
@@ -78,6 +83,7 @@ def run(params: Params) -> None:
         "weighted_down": int((learnt & (weights < 1)).sum()),
         "validation_images": int(judging.sum()),
         "class_weights": of_class,
+        "imbalance": _told(remedy, spec.classes),
         "best_epoch": fitted.epoch,
         "epochs": fitted.epochs,
         "precision": fitted.precision,
@@ -85,6 +91,13 @@ def run(params: Params) -> None:
     }
     write_json(folder / METRICS_FILE, metrics)
     logger.info("train: %d images, best epoch %d of %d", metrics["images"], fitted.epoch + 1, fitted.epochs)
+
+
+def _told(remedy: Remedy | None, classes: Sequence[str]) -> dict[str, Any]:
+    if remedy is None:
+        return {}
+    factors = {name: round(float(factor), 4) for name, factor in zip(classes, remedy.factors, strict=True)}
+    return {"remedy": remedy.kind, "factors": factors}
 
 
 def _weigh(learning: LearningSet, suspect: NDArray[np.bool_], params: Params) -> NDArray[np.float32]:

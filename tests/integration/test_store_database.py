@@ -127,7 +127,7 @@ def test_what_the_fourth_schema_holds_is_kept_and_its_months_take_labels(
         connection.exec_driver_sql(fill)
         before = {name: connection.execute(text(f"SELECT * FROM {name}")).mappings().all() for name in tables}
     empty.migrate()
-    new = {"class_list": {"several": False}, "label_task": {"strata": None}}
+    new = {"class_list": {"several": False}, "label_task": {"strata": None, "given": None}}
     with empty.transaction() as connection:
         for name in tables:
             after = connection.execute(text(f"SELECT * FROM {name}")).mappings().all()

@@ -8,11 +8,12 @@ import torch
 from components.errors import DataError
 from components.model.answering import predict_logits
 from components.model.backbones import build
+from components.model.imbalance import remedy_for
 from components.model.inputs import ImageSet
 from components.model.preprocess import PreprocessSpec
 from components.model.progress import MetricsLog
 from components.model.training import choose_precision, fit
-from components.params import Augment, Train
+from components.params import Augment, Imbalance, Train
 
 SPEC = PreprocessSpec(8, 1, "stretch", 1.0, "bilinear", (0.5,), (0.3,))
 PARAMS = Train(epochs=4, batch_size=16, precision="fp32", augment=Augment(shift=0.0))
@@ -152,3 +153,33 @@ def test_bf16_learns_too():
 
 def test_no_images_have_no_logits():
     assert predict_logits(network(), stripes(0).images, SPEC).shape == (0, 3)
+
+
+def hardly_apart(number: int, rare: float, seed: int) -> ImageSet:
+    """Noise, a little brighter where it is of class 1, which is `rare`."""
+    generator = np.random.default_rng(seed)
+    labels = (np.arange(number) < rare * number).astype(np.int64)
+    images = generator.normal(100 + 6 * labels[:, None, None, None], 30, (number, 8, 8, 1)).clip(0, 255)
+    return ImageSet(images.astype(np.uint8), labels, np.ones(number, np.float32))
+
+
+@pytest.mark.parametrize("kind", ["class-weights", "focal", "sampling"])
+def test_a_remedy_finds_more_of_a_rare_class(kind):
+    data, even = hardly_apart(600, 0.05, seed=0), hardly_apart(400, 0.5, seed=1)
+
+    def found(remedy) -> float:
+        torch.manual_seed(0)
+        linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+        fitted = fit(linear, data, None, spec=SPEC, params=PARAMS.model_copy(update={"epochs": 20}), remedy=remedy)
+        answers = predict_logits(fitted.network, even.images, SPEC).argmax(axis=1)
+        return float((answers[even.labels == 1] == 1).mean())
+
+    rules = Imbalance(remedy=kind, gamma=1.0)
+    assert found(remedy_for(data.labels, data.weights, ("dark", "bright"), rules)) > found(None) + 0.1
+
+
+@pytest.mark.parametrize("rules", [{"mixup": 0.2}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])
+def test_mixtures_teach(rules):
+    params = PARAMS.model_copy(update={"augment": Augment(shift=0.0, **rules), "epochs": 10})
+    fitted = fit(network(), stripes(300), None, spec=SPEC, params=params)
+    assert accuracy(fitted, stripes(200, seed=2)) > 0.9

@@ -16,6 +16,7 @@ seed: 7
 initial_images: 12000
 label_errors: 0.05
 annotators: {count: 3, error_rate: 0.03, answer_rate: 0.9}
+doubts_answered: true
 label_share: 0.05
 months:
   - {images: 5000}

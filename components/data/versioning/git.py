@@ -75,6 +75,11 @@ def head(folder: Path) -> str:
     return git("rev-parse", "HEAD", cwd=folder)
 
 
+def first_commit(folder: Path) -> str:
+    """Return the commit that the checked-out history of a repository began with: the same in all its clones."""
+    return git("rev-list", "--max-parents=0", "HEAD", cwd=folder).split()[-1]
+
+
 def is_clean(folder: Path) -> bool:
     """Return whether nothing tracked or untracked differs from HEAD."""
     return not git("status", "--porcelain", cwd=folder)

@@ -137,9 +137,8 @@ class IsolatedFiles(Generic[_Opened]):
         if not isinstance(answer, _Ended):
             return answer
         before, after = contents[: answer.number], contents[answer.number + 1 :]
-        if (
-            answer.reason == CRASHED and len(contents) > 1
-        ):  # once more, alone: something else may have ended the process
+        if answer.reason == CRASHED and len(contents) > 1:
+            # Once more, alone: something else may have ended the process.
             ended_it = self._opened(process, contents[answer.number : answer.number + 1])
         else:
             ended_it = [self._opener.refused(answer.reason, answer.detail)]

@@ -163,19 +163,21 @@ def hardly_apart(number: int, rare: float, seed: int) -> ImageSet:
     return ImageSet(images.astype(np.uint8), labels, np.ones(number, np.float32))
 
 
-@pytest.mark.parametrize("kind", ["class-weights", "focal", "sampling"])
-def test_a_remedy_finds_more_of_a_rare_class(kind):
+def found_of_the_rare(kind: str) -> float:
+    """Return the recall of the rare class, of a linear network that learnt with a remedy."""
     data, even = hardly_apart(600, 0.05, seed=0), hardly_apart(400, 0.5, seed=1)
+    torch.manual_seed(0)
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+    remedy = remedy_for(data.labels, data.weights, ("dark", "bright"), Imbalance(remedy=kind, gamma=1.0))
+    params = PARAMS.model_copy(update={"epochs": 20, "batch_size": 60, "learning_rate": 0.01})
+    fitted = fit(linear, data, None, spec=SPEC, params=params, remedy=remedy)
+    answers = predict_logits(fitted.network, even.images, SPEC).argmax(axis=1)
+    return float((answers[even.labels == 1] == 1).mean())
 
-    def found(remedy) -> float:
-        torch.manual_seed(0)
-        linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
-        fitted = fit(linear, data, None, spec=SPEC, params=PARAMS.model_copy(update={"epochs": 20}), remedy=remedy)
-        answers = predict_logits(fitted.network, even.images, SPEC).argmax(axis=1)
-        return float((answers[even.labels == 1] == 1).mean())
 
-    rules = Imbalance(remedy=kind, gamma=1.0)
-    assert found(remedy_for(data.labels, data.weights, ("dark", "bright"), rules)) > found(None) + 0.1
+def test_each_remedy_finds_more_of_a_rare_class():
+    found = {kind: found_of_the_rare(kind) for kind in ("none", "class-weights", "focal", "sampling")}
+    assert min(found[kind] for kind in found if kind != "none") > found["none"] + 0.1, found
 
 
 @pytest.mark.parametrize("rules", [{"mixup": 0.2}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import count
@@ -32,6 +34,38 @@ def decoder() -> Iterator[IsolatedDecoder]:
 
     with IsolatedDecoder.of(Data()) as shared:
         yield shared
+
+
+@pytest.fixture
+def misbehaving(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Let decoding processes, and no other, do what marked files say when they open them."""
+    folder = tmp_path / "misbehaving"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        textwrap.dedent("""
+        import os, signal, sys, time
+        from components.data.decoding import decode as module
+        plain = module.decode
+
+        def decode(content, limits):
+            if content == b"hang":
+                while True:
+                    pass
+            if content == b"sleep":
+                time.sleep(3600)
+            if content == b"crash":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if content == b"swell":
+                return bytearray(10 * 1024**3)
+            if content.startswith(b"once ") and not os.path.exists(content[5:]):
+                open(content[5:], "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return plain(content, limits)
+
+        module.decode = decode
+        """)
+    )
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
 
 
 @pytest.fixture(scope="session")

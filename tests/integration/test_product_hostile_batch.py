@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import sys
 import zlib
 from collections.abc import Callable
 from datetime import datetime
@@ -160,22 +159,12 @@ def test_scoring_the_delivery_again_adds_nothing_and_sets_the_same_aside(
     assert again["set_aside_items"] == delivered["set_aside_items"]
 
 
+@pytest.mark.usefixtures("misbehaving")
 def test_a_file_that_ends_the_decoder_costs_the_batch_nothing_else(
-    services: Any, digits: list[Any], today: datetime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    services: Any, digits: list[Any], today: datetime, tmp_path: Path
 ) -> None:
     from components.operations.batches import score_source
 
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, signal\n"
-        "from components.data.decoding import decode as module\n"
-        "plain = module.decode\n"
-        "def decode(content, limits):\n"
-        "    if content == b'crash':\n"
-        "        os.kill(os.getpid(), signal.SIGSEGV)\n"
-        "    return plain(content, limits)\n"
-        "module.decode = decode\n"
-    )
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     (tmp_path / "incoming").mkdir()
     for number, content in enumerate([*(item.content for item in digits[70:80]), b"crash"]):
         (tmp_path / "incoming" / f"{number}.png").write_bytes(content)

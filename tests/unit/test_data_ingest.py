@@ -18,9 +18,11 @@ from components.data import manifest as manifest_module
 from components.data import shards
 from components.data.decoding.isolation import IsolatedDecoder
 from components.data.ingestion.ingest import IngestReport, ingest
+from components.data.ingestion.release import release
 from components.data.manifest import Manifest
 from components.data.png import encode_png
-from components.data.quarantine.register import REGISTER_FILE
+from components.data.quarantine.kept_bytes import KeptBytes
+from components.data.quarantine.register import REGISTER_FILE, Register
 from components.data.shards import ShardReader
 from components.data.sources.item import SourceItem
 from components.errors import ConfigurationError, NoSpaceError
@@ -568,3 +570,21 @@ def test_the_frozen_test_set_and_unknown_images_are_not_taken_out_by_a_verdict(t
     frozen = next(n for n in FIRST if rows[hashlib.sha256(image(n)).hexdigest()]["split"] == "frozen_test")
     report = run(tmp_path, iter([verdict(frozen, None), verdict(9999, None)]), production=True)
     assert (report.changed, report.held) == (False, 0)
+
+
+def test_an_image_that_people_took_out_is_let_in_again_by_a_release_into_its_own_split(tmp_path: Path) -> None:
+    run(tmp_path, items(*FIRST))
+    path = tmp_path / PARAMS.paths.manifest
+    before = rows_by_id(tmp_path)
+    number = next(n for n in FIRST if before[hashlib.sha256(image(n)).hexdigest()]["split"] == "train")
+    image_id = hashlib.sha256(image(number)).hexdigest()
+    run(tmp_path, iter([verdict(number, None)]), production=True)
+    entries = Register.read(path).open(Manifest.read(path)).to_pylist()
+
+    released = release(
+        entries, root=tmp_path, params=PARAMS, kept=KeptBytes(str(tmp_path / "kept")), cache=tmp_path / "cache",
+        label="cat", person="ada", at=datetime(2026, 11, 22, tzinfo=UTC), decoder=SHARED[0],
+    )  # fmt: skip
+    assert [(one.outcome, one.reason) for one in released.verdicts] == [("released", "no-class")]
+    row = rows_by_id(tmp_path)[image_id]
+    assert (row["state"], row["label"], row["split"], row["reason"]) == ("active", "cat", "train", None)

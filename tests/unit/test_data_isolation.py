@@ -41,36 +41,6 @@ def decoder() -> Iterator[IsolatedDecoder]:
         yield decoder
 
 
-@pytest.fixture
-def misbehaving(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let the decoding process, and no other, do what three marked files say when it opens them."""
-    (tmp_path / "sitecustomize.py").write_text(
-        textwrap.dedent("""
-        import os, signal, sys, time
-        from components.data.decoding import decode as module
-        plain = module.decode
-
-        def decode(content, limits):
-            if content == b"hang":
-                while True:
-                    pass
-            if content == b"sleep":
-                time.sleep(3600)
-            if content == b"crash":
-                os.kill(os.getpid(), signal.SIGSEGV)
-            if content == b"swell":
-                return bytearray(10 * 1024**3)
-            if content.startswith(b"once ") and not os.path.exists(content[5:]):
-                open(content[5:], "w").close()
-                os.kill(os.getpid(), signal.SIGKILL)
-            return plain(content, limits)
-
-        module.decode = decode
-        """)
-    )
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-
-
 def test_verdicts_come_in_order_and_are_those_of_the_decoder(decoder: IsolatedDecoder) -> None:
     verdicts = decoder.submit([GOOD[0], b"", b"rubbish", GOOD[1][:200], GOOD[2]]).result()
 

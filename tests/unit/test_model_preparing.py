@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import sys
-import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -58,31 +55,6 @@ def test_of_no_image_there_are_no_pixels(files: list[bytes]) -> None:
         found = preparer.prepare(files)
     assert (found.pixels.shape, found.pixels.dtype, found.statistics.shape) == ((0, 16, 16, 3), np.uint8, (0, 8))
     assert len(found.refused) == len(files)
-
-
-@pytest.fixture
-def misbehaving(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Let the preparing process, and no other, do what marked files say when it opens them."""
-    (tmp_path / "sitecustomize.py").write_text(
-        textwrap.dedent("""
-        import os, signal
-        from components.data.decoding import decode as module
-        plain = module.decode
-
-        def decode(content, limits):
-            if content == b"hang":
-                while True:
-                    pass
-            if content == b"crash":
-                os.kill(os.getpid(), signal.SIGSEGV)
-            if content == b"swell":
-                return bytearray(10 * 1024**3)
-            return plain(content, limits)
-
-        module.decode = decode
-        """)
-    )
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
 
 
 @pytest.fixture

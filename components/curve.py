@@ -25,8 +25,8 @@ from components.params import Params, load_params
 
 if TYPE_CHECKING:
     from components.evaluation.advice import LearningCurve
-    from components.model.dataset import LearningSet
-    from components.model.inputs import ImageSet
+    from components.model.images.dataset import LearningSet
+    from components.model.images.inputs import ImageSet
 
 logger = logging.getLogger("components.curve")
 
@@ -49,8 +49,8 @@ def learning_curve(
     """
     from components.evaluation.advice import CurvePoint, LearningCurve
     from components.labels.stale import read_stale
-    from components.model.dataset import StoredImages, load_learning
-    from components.model.folds import assign_folds
+    from components.model.images.dataset import StoredImages, load_learning
+    from components.model.training.folds import assign_folds
 
     started = clock()
     stored = StoredImages.of(params)
@@ -95,8 +95,8 @@ def _train(
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Return errors by class on the images held out, and on images learnt from, with how many of these were asked."""
     from components.model.answering import predict_logits
-    from components.model.backbones import build
-    from components.model.training import fit
+    from components.model.networks.backbones import build
+    from components.model.training.fit import fit
 
     spec, classes = learning.spec, len(learning.classes)
     seed = params.train.seed + choice
@@ -119,7 +119,7 @@ def _train(
 def _held_out(params: Params, learning: LearningSet, judging: NDArray[np.bool_]) -> tuple[NDArray[np.uint8], IntArray]:
     from components.data.manifest import without
     from components.labels.stale import read_stale
-    from components.model.dataset import StoredImages
+    from components.model.images.dataset import StoredImages
 
     stored = StoredImages.of(params)
     rows = without(stored.manifest.select("golden"), read_stale(Path(params.paths.audit)) if _audited(params) else ())

@@ -124,7 +124,7 @@ class Augment(Section):
 
 
 class Imbalance(Section):
-    """What is done where some classes have far more images than others; see `components.model.imbalance`."""
+    """What is done where some classes have far more images than others; see `components.model.training.imbalance`."""
 
     remedy: Literal["none", "class-weights", "focal", "sampling"] = "none"
     strength: Annotated[float, Field(ge=0, le=1)] = 1.0

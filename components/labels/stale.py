@@ -23,13 +23,13 @@ from components.labels.contradictions import (
     find_contradicted,
     pairs_of,
 )
-from components.model.preprocess import PreprocessSpec
+from components.model.images.preprocess import PreprocessSpec
 from components.params import Params, SuspectedChange
 from components.records import Window
 
 if TYPE_CHECKING:  # flows read the files of this module, and must not load PyTorch for it
-    from components.model.dataset import StoredImages
-    from components.model.past import Features
+    from components.model.images.dataset import StoredImages
+    from components.model.training.past import Features
 
 STALE_FILE = "stale.parquet"
 SUCCESSORS_FILE = "successors.parquet"
@@ -162,8 +162,8 @@ def _examine(
     found: _Found,
 ) -> None:
     """Add to `found` what is out of date since `suspected`, with the evidence."""
-    from components.model.inputs import ImageSet
-    from components.model.past import features_of, past_model
+    from components.model.images.inputs import ImageSet
+    from components.model.training.past import features_of, past_model
 
     since = Window.parse(suspected.since).start
     later = np.array([start is not None and start >= since for start in rows.starts], bool)

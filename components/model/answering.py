@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from components.model.inputs import Normalise
-from components.model.preprocess import PreprocessSpec
+from components.model.images.inputs import Normalise
+from components.model.images.preprocess import PreprocessSpec
 
 
 def predict_logits(

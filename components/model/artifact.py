@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from components.errors import ConfigurationError, IntegrityError, RefusedError
-from components.model.preprocess import PreprocessSpec
+from components.model.images.preprocess import PreprocessSpec
 from components.params import Section, parse_strictly
 
 SPEC_FILE = "model.json"

@@ -14,7 +14,7 @@ from components.data.decoding.isolation import IsolationLimits
 from components.data.sources.columns import ColumnNames
 from components.data.sources.opening import SourceItem, open_source
 from components.data.sources.remote import without_credentials
-from components.model.preparing import IsolatedPreparer
+from components.model.images.preparing import IsolatedPreparer
 from components.operations.models import load_predictor, require_champion
 from components.operations.services import Services
 from components.records import ScoredChunk, SetAside, require_utc

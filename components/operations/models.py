@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from components.errors import RefusedError
-from components.model.predictor import Predictor
+from components.model.serving.predictor import Predictor
 from components.operations.services import Services
 from components.records import ModelVersion
 from components.registry.artifacts import artifact_sha256

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from components.data.decoding.turns import available_cores
 from components.data.sources.item import printable
 from components.errors import DataError
-from components.model.predictor import energy
+from components.model.serving.predictor import energy
 from components.records import IMAGE_STATISTICS, ScoredChunk, SetAside
 from components.scoring.images import ImageStore, shard_name
 from components.scoring.overlap import ordered_map, read_ahead
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from components.data.sources.item import SourceItem
     from components.model.artifact import ModelSpec
-    from components.model.predictor import Predictor
-    from components.model.preprocess import Prepared
+    from components.model.images.preprocess import Prepared
+    from components.model.serving.predictor import Predictor
     from components.params import Score
 
 Clock = Callable[[], float]

@@ -22,12 +22,12 @@ from components.labels.issues import find_issues
 from components.labels.noise import estimate_noise
 from components.labels.stale import find_stale, write_stale
 from components.labels.suspects import write_out_of_fold, write_suspects
-from components.model.backbones import recorded_statistics
-from components.model.dataset import DecodedImages, StoredImages, load_learning
-from components.model.folds import unjudgeable_classes
-from components.model.frozen_features import frozen_features
-from components.model.out_of_fold import agreed, head_out_of_fold, out_of_fold
-from components.model.preprocess import PreprocessSpec
+from components.model.images.dataset import DecodedImages, StoredImages, load_learning
+from components.model.images.preprocess import PreprocessSpec
+from components.model.networks.backbones import recorded_statistics
+from components.model.serving.frozen_features import frozen_features
+from components.model.training.folds import unjudgeable_classes
+from components.model.training.out_of_fold import agreed, head_out_of_fold, out_of_fold
 from components.pages.page import data_uri
 from components.params import Audit, Params
 from components.stages.files import METRICS_FILE, fresh, write_json

@@ -16,8 +16,8 @@ from components.evaluation.report import draw_confusion, draw_reliability, markd
 from components.labels.stale import read_stale
 from components.model.answering import predict_logits
 from components.model.artifact import ModelSpec
-from components.model.backbones import restore
-from components.model.dataset import StoredImages
+from components.model.images.dataset import StoredImages
+from components.model.networks.backbones import restore
 from components.params import Params
 from components.stages.files import METRICS_FILE, fresh, write_json
 

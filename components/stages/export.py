@@ -8,11 +8,11 @@ from pathlib import Path
 
 from components.errors import RefusedError
 from components.model.artifact import ONNX_FILE, file_sha256, write_spec
-from components.model.backbones import restore
-from components.model.dataset import StoredImages
-from components.model.export import embedding_parity, parity, to_onnx
-from components.model.predictor import Predictor
-from components.model.preprocess import prepare
+from components.model.images.dataset import StoredImages
+from components.model.images.preprocess import prepare
+from components.model.networks.backbones import restore
+from components.model.serving.export import embedding_parity, parity, to_onnx
+from components.model.serving.predictor import Predictor
 from components.params import Params
 from components.stages.files import METRICS_FILE, fresh, read_json, write_json
 

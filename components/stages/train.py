@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from components.labels.stale import read_meanings, read_stale, read_successors
 from components.labels.suspects import read_out_of_fold, read_suspects, soft_targets, training_weights
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, write_spec
-from components.model.backbones import build
-from components.model.dataset import LearningSet, StoredImages, load_learning
-from components.model.imbalance import Remedy, remedy_for
-from components.model.progress import MetricsLog
-from components.model.training import fit
+from components.model.images.dataset import LearningSet, StoredImages, load_learning
+from components.model.networks.backbones import build
+from components.model.training.fit import fit
+from components.model.training.imbalance import Remedy, remedy_for
+from components.model.training.progress import MetricsLog
 from components.monitoring.drift.label_shift import reweighting
 from components.params import Params
 from components.stages.files import METRICS_FILE, METRICS_LOG_FILE, fresh, write_json

@@ -20,11 +20,11 @@ from bench_monitoring import at_least, show
 
 from components.data.sources.fashion_mnist import CLASSES, load_fashion_mnist
 from components.model.answering import predict_logits
-from components.model.backbones import build
-from components.model.imbalance import remedy_for
-from components.model.inputs import ImageSet, channel_statistics
-from components.model.preprocess import PreprocessSpec
-from components.model.training import fit
+from components.model.images.inputs import ImageSet, channel_statistics
+from components.model.images.preprocess import PreprocessSpec
+from components.model.networks.backbones import build
+from components.model.training.fit import fit
+from components.model.training.imbalance import remedy_for
 from components.params import Imbalance, Preprocess, Train
 
 RARE, KEPT = "Pullover", 0.01

@@ -32,12 +32,12 @@ from components.labels.issues import find_issues
 from components.labels.suspects import soft_targets, training_weights
 from components.model import out_of_fold as judging
 from components.model.answering import predict_logits
-from components.model.backbones import build, recorded_statistics
-from components.model.frozen_features import frozen_features
-from components.model.inputs import ImageSet, channel_statistics
-from components.model.out_of_fold import agreed, head_out_of_fold, out_of_fold
-from components.model.preprocess import PreprocessSpec, resize
-from components.model.training import fit
+from components.model.images.inputs import ImageSet, channel_statistics
+from components.model.images.preprocess import PreprocessSpec, resize
+from components.model.networks.backbones import build, recorded_statistics
+from components.model.serving.frozen_features import frozen_features
+from components.model.training.fit import fit
+from components.model.training.out_of_fold import agreed, head_out_of_fold, out_of_fold
 from components.params import Audit, Augment, Preprocess, Train
 
 CLASSES = 10

@@ -33,11 +33,11 @@ from components.data.decoding.isolation import IsolationLimits
 from components.data.sources.item import SourceItem
 from components.data.sources.opening import open_source
 from components.model.artifact import ModelSpec, file_sha256, write_spec
-from components.model.backbones import build
-from components.model.export import to_onnx
-from components.model.predictor import Predictor
-from components.model.preparing import IsolatedPreparer
-from components.model.preprocess import PreprocessSpec
+from components.model.images.preparing import IsolatedPreparer
+from components.model.images.preprocess import PreprocessSpec
+from components.model.networks.backbones import build
+from components.model.serving.export import to_onnx
+from components.model.serving.predictor import Predictor
 from components.params import Data, Score
 from components.records import ModelVersion, ScoredChunk
 from components.scoring.batch import score

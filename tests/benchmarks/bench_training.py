@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from components.model.backbones import build
-from components.model.inputs import ImageSet, Normalise
-from components.model.preprocess import PreprocessSpec
-from components.model.training import choose_precision, fit
+from components.model.images.inputs import ImageSet, Normalise
+from components.model.images.preprocess import PreprocessSpec
+from components.model.networks.backbones import build
+from components.model.training.fit import choose_precision, fit
 from components.params import Augment, Preprocess, Train
 
 DEMANDED = 0.85

@@ -420,7 +420,7 @@ def of_a_training_image(place: Place) -> tuple[Path, str, int]:
 
 
 def assert_nothing_is_learnt(place: Place, image_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from components.model.dataset import StoredImages, load_learning
+    from components.model.images.dataset import StoredImages, load_learning
     from components.params import load_params
 
     params = load_params(place.root / "params.yaml")

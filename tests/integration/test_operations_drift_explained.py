@@ -23,7 +23,7 @@ from components.data.png import encode_png
 from components.data.sources.item import SourceItem
 from components.errors import RefusedError
 from components.model.artifact import ONNX_FILE, ModelSpec, file_sha256, read_spec, write_spec
-from components.model.preprocess import PreprocessSpec
+from components.model.images.preprocess import PreprocessSpec
 from components.operations.batches import score_items
 from components.operations.monitoring.drift_explained import drift_page, explain_drift, explain_window
 from components.operations.monitoring.judging import monitor_window
@@ -50,10 +50,10 @@ HOSTILE = '<script>alert("1")</script>'
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, digits: list[SourceItem]) -> Path:
     """A small network that learnt 500 digits without the held one; the digit 1 has a hostile name."""
-    from components.model.backbones import build
-    from components.model.export import to_onnx
-    from components.model.inputs import ImageSet
-    from components.model.training import fit
+    from components.model.images.inputs import ImageSet
+    from components.model.networks.backbones import build
+    from components.model.serving.export import to_onnx
+    from components.model.training.fit import fit
     from components.params import Augment, Train
 
     folder = tmp_path_factory.mktemp("exported")

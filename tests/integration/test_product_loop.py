@@ -78,7 +78,7 @@ def test_a_plain_mlflow_client_gets_the_champion_with_the_same_answers(
 ) -> None:
     import numpy as np
 
-    from components.model.preprocess import decode_and_resize
+    from components.model.images.preprocess import decode_and_resize
     from components.operations.models import load_predictor, require_champion
 
     uri = perennial("doctor", "--workspace", str(product.root), "--json").json["mlflow_tracking_uri"]

@@ -360,7 +360,7 @@ def test_erased_bytes_are_nowhere_and_every_version_still_restores(shelf: Shelf,
 def test_training_on_an_old_version_goes_on_without_what_was_erased(shelf: Shelf) -> None:
     from components.data.decoding.decode import ImageLimits
     from components.data.versioning.versions import past_checkout
-    from components.model.dataset import StoredImages, load_learning
+    from components.model.images.dataset import StoredImages, load_learning
     from components.params import load_params
 
     image_id, _ = shelf.take(split="train")

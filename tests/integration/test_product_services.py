@@ -197,7 +197,7 @@ def test_mlflow_serves_the_champion_over_http(
 ) -> None:
     import numpy as np
 
-    from components.model.preprocess import decode_and_resize
+    from components.model.images.preprocess import decode_and_resize
     from components.operations.models import load_predictor, require_champion
 
     uri = perennial("doctor", "--workspace", str(product.root), "--json").json["mlflow_tracking_uri"]

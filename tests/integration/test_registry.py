@@ -13,8 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from components.errors import ConflictError, DataError, IntegrityError, ServiceError
 from components.model.artifact import ModelSpec, read_spec, write_spec
-from components.model.predictor import Predictor
-from components.model.preprocess import PreprocessSpec
+from components.model.images.preprocess import PreprocessSpec
+from components.model.serving.predictor import Predictor
 from components.registry.artifacts import artifact_sha256
 from components.registry.mlflow_registry import Registry
 

@@ -20,7 +20,7 @@ from components.data.png import encode_png
 from components.data.shards import ShardReader
 from components.data.sources.item import SourceItem
 from components.errors import DataError, IntegrityError, RefusedError
-from components.model.predictor import Predictor
+from components.model.serving.predictor import Predictor
 from components.params import Mix, Params, Section, parse_strictly
 from components.stages import STAGES
 from components.stages.__main__ import main

@@ -10,7 +10,7 @@ from components.data.decoding.decode import ImageLimits
 from components.data.png import encode_png
 from components.data.sources.item import SourceItem
 from components.model.artifact import ModelSpec
-from components.model.preprocess import PreprocessSpec, prepare
+from components.model.images.preprocess import PreprocessSpec, prepare
 from components.params import Score
 from components.records import ScoredChunk
 from components.scoring.batch import score

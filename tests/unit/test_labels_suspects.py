@@ -55,10 +55,10 @@ def test_what_the_audits_models_said_is_read_as_it_was_written_and_only_for_the_
 
 def test_training_learns_the_targets_in_place_of_the_labels() -> None:
     from components.model.answering import predict_logits
-    from components.model.backbones import build
-    from components.model.inputs import ImageSet
-    from components.model.preprocess import PreprocessSpec
-    from components.model.training import fit
+    from components.model.images.inputs import ImageSet
+    from components.model.images.preprocess import PreprocessSpec
+    from components.model.networks.backbones import build
+    from components.model.training.fit import fit
     from components.params import Preprocess, Train
 
     bright = np.arange(128) % 2

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from components.errors import ConfigurationError, IntegrityError, RefusedError
-from components.model import preprocess
 from components.model.artifact import SPEC_FILE, ModelSpec, read_spec, write_spec
-from components.model.preprocess import PreprocessSpec
+from components.model.images import preprocess
+from components.model.images.preprocess import PreprocessSpec
 
 RULES = PreprocessSpec(28, 1, "stretch", 1.0, "bilinear", (0.286041,), (0.353024,))
 SPEC = ModelSpec(("Träger", "'); DROP TABLE", "c"), RULES, "small_cnn", 1.234567890123, 0.7, "ab" * 32)

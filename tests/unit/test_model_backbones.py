@@ -3,8 +3,8 @@ import torch
 
 from components.errors import ConfigurationError, IntegrityError
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, write_spec
-from components.model.backbones import build, recorded_statistics, restore
-from components.model.preprocess import PreprocessSpec
+from components.model.images.preprocess import PreprocessSpec
+from components.model.networks.backbones import build, recorded_statistics, restore
 
 
 def small(**changes):

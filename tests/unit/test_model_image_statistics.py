@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.model.image_statistics import Glance, image_statistics
+from components.model.images.image_statistics import Glance, image_statistics
 from components.records import IMAGE_STATISTICS
 
 

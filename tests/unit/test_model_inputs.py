@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from components.errors import DataError
-from components.model.inputs import ImageSet, Normalise, WholeBatches, augment, channel_statistics
-from components.model.preprocess import PreprocessSpec
+from components.model.images.inputs import ImageSet, Normalise, WholeBatches, augment, channel_statistics
+from components.model.images.preprocess import PreprocessSpec
 from components.params import Augment
 
 STILL = Augment(shift=0.0)

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from components.errors import ConfigurationError, IntegrityError
-from components.model import weights
-from components.model.backbones import build, recorded_statistics
-from components.model.frozen_features import frozen_features
-from components.model.inputs import ImageSet
-from components.model.out_of_fold import agreed, head_out_of_fold
-from components.model.preprocess import PreprocessSpec
+from components.model.images.inputs import ImageSet
+from components.model.images.preprocess import PreprocessSpec
+from components.model.networks import weights
+from components.model.networks.backbones import build, recorded_statistics
+from components.model.serving.frozen_features import frozen_features
+from components.model.training.out_of_fold import agreed, head_out_of_fold
 
 LITE0 = "tf_efficientnet_lite0"
 
@@ -92,8 +92,8 @@ def test_what_both_hold_likely_wins_and_nobody_rules_a_class_out_alone() -> None
 def test_packaged_weights_see_in_onnx_what_torch_sees() -> None:
     import torch
 
-    from components.model.backbones import embed_and_answer
-    from components.model.inputs import Normalise
+    from components.model.images.inputs import Normalise
+    from components.model.networks.backbones import embed_and_answer
 
     mean, std = recorded_statistics(LITE0, 3) or ((), ())
     assert mean == (0.5, 0.5, 0.5)

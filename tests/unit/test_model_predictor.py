@@ -7,13 +7,13 @@ import pytest
 from scipy.special import logsumexp
 
 from components.errors import DataError, IntegrityError, RefusedError, ServiceError
-from components.model import predictor as module
+from components.model.serving import predictor as module
 from components.model.artifact import ONNX_FILE, ModelSpec, file_sha256, write_spec
-from components.model.backbones import build
 from components.model.calibration import softmax
-from components.model.export import embedding_parity, parity, to_onnx
-from components.model.predictor import Predictor, energy
-from components.model.preprocess import PreprocessSpec
+from components.model.images.preprocess import PreprocessSpec
+from components.model.networks.backbones import build
+from components.model.serving.export import embedding_parity, parity, to_onnx
+from components.model.serving.predictor import Predictor, energy
 
 SPEC = ModelSpec(
     ("a", "b", "c"), PreprocessSpec(8, 3, "stretch", 1.0, "box", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), "small_cnn", 2.5

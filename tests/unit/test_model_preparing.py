@@ -14,8 +14,8 @@ from PIL import Image
 from components.data.decoding.decode import ImageLimits
 from components.data.decoding.isolation import IsolationLimits
 from components.data.png import encode_png
-from components.model.preparing import IsolatedPreparer
-from components.model.preprocess import PreprocessSpec, prepare
+from components.model.images.preparing import IsolatedPreparer
+from components.model.images.preprocess import PreprocessSpec, prepare
 
 LIMITS = ImageLimits(max_bytes=1_000_000, max_pixels=1_000_000, min_side=4)
 ISOLATION = IsolationLimits(seconds=1, memory=2 * 1024**3)
@@ -78,7 +78,7 @@ def test_a_file_that_ends_its_process_is_refused_and_the_others_are_what_they_we
 
 def test_its_processes_end_with_it(preparer: IsolatedPreparer) -> None:
     preparer.prepare(FILES)
-    module = "components.model.preparing_process"
+    module = "components.model.images.preparing_process"
     children = [child for child in psutil.Process(os.getpid()).children() if module in child.cmdline()]
     assert len(children) == 1
     preparer.__exit__()

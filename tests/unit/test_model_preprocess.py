@@ -6,8 +6,8 @@ from PIL import Image
 
 from components.data.decoding.decode import ImageLimits
 from components.errors import ConfigurationError
-from components.model import preprocess
-from components.model.preprocess import PreprocessSpec, decode_and_resize, prepare, resize
+from components.model.images import preprocess
+from components.model.images.preprocess import PreprocessSpec, decode_and_resize, prepare, resize
 from components.params import Preprocess
 from components.records import IMAGE_STATISTICS
 

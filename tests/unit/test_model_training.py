@@ -7,12 +7,12 @@ import torch
 
 from components.errors import DataError
 from components.model.answering import predict_logits
-from components.model.backbones import build
-from components.model.imbalance import remedy_for
-from components.model.inputs import ImageSet
-from components.model.preprocess import PreprocessSpec
-from components.model.progress import MetricsLog
-from components.model.training import choose_precision, fit
+from components.model.images.inputs import ImageSet
+from components.model.images.preprocess import PreprocessSpec
+from components.model.networks.backbones import build
+from components.model.training.fit import choose_precision, fit
+from components.model.training.imbalance import remedy_for
+from components.model.training.progress import MetricsLog
 from components.params import Augment, Imbalance, Train
 
 SPEC = PreprocessSpec(8, 1, "stretch", 1.0, "bilinear", (0.5,), (0.3,))

@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from components.data.appearance import APPEARANCE, apply
-from components.model.image_statistics import Glance, image_statistics
+from components.model.images.image_statistics import Glance, image_statistics
 from components.monitoring.drift.embeddings import DomainTest
 from components.monitoring.drift.likely_corruption import (
     Fitted,

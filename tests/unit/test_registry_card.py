@@ -7,7 +7,7 @@ import pytest
 from components.errors import ConfigurationError
 from components.evaluation.metrics import Answers, classification_report
 from components.model.artifact import ModelSpec
-from components.model.preprocess import PreprocessSpec
+from components.model.images.preprocess import PreprocessSpec
 from components.records import GateCheck, GateVerdict
 from components.registry import card
 from components.registry.card import model_card

@@ -15,8 +15,8 @@ from components.data.png import encode_png
 from components.data.sources.item import SourceItem
 from components.errors import DataError, IntegrityError, ServiceError
 from components.model.artifact import ModelSpec
-from components.model.predictor import energy
-from components.model.preprocess import PreprocessSpec, prepare
+from components.model.images.preprocess import PreprocessSpec, prepare
+from components.model.serving.predictor import energy
 from components.params import Score
 from components.records import IMAGE_STATISTICS, ScoredChunk, SetAside
 from components.scoring.batch import score

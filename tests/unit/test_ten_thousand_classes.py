@@ -16,7 +16,7 @@ from components.evaluation.report import draw_confusion, markdown
 from components.labels import issues
 from components.labels.issues import find_issues
 from components.model.artifact import ModelSpec
-from components.model.preprocess import PreprocessSpec
+from components.model.images.preprocess import PreprocessSpec
 from components.params import Evaluate, Gate
 from components.registry.card import model_card
 

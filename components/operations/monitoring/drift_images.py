@@ -12,9 +12,9 @@ from PIL import Image
 
 from components.data.decoding.decode import ImageRejected, decode
 from components.errors import IntegrityError
-from components.model.image_statistics import Glance, image_statistics
-from components.model.predictor import Predictor
-from components.model.preprocess import resize
+from components.model.images.image_statistics import Glance, image_statistics
+from components.model.images.preprocess import resize
+from components.model.serving.predictor import Predictor
 from components.monitoring.drift.embeddings import narrowed
 from components.operations.services import Services
 from components.pages.page import data_uri

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import IntegrityError
-from components.model.preprocess import prepare
+from components.model.images.preprocess import prepare
 from components.monitoring.drift.binning import bin_counts, quantile_edges
 from components.monitoring.drift.findings import FEWEST_ROWS
 from components.operations.models import load_predictor

@@ -145,9 +145,9 @@ def _stored(services: Services, rows: list[tuple[ImagePlace, Any]]) -> Iterator[
 def _answer_again(services: Services, model: Path, evaluation: Path, logged: list[Logged]) -> Any:
     """Return the training path's probabilities (N, K) of stored images."""
     from components.model.answering import predict_logits
-    from components.model.backbones import restore
     from components.model.calibration import softmax
-    from components.model.dataset import decode_and_resize_stored
+    from components.model.images.dataset import decode_and_resize_stored
+    from components.model.networks.backbones import restore
 
     network, spec = restore(model)
     try:

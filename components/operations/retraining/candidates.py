@@ -14,7 +14,7 @@ from components.data.manifest import Manifest
 from components.evaluation.gate import CandidateResults, judge_candidate
 from components.model.artifact import read_spec
 from components.model.calibration import expected_calibration_error
-from components.model.predictor import Predictor
+from components.model.serving.predictor import Predictor
 from components.monitoring.skew import OfflineRecall
 from components.operations.carrying import older_lists
 from components.operations.models import load_predictor

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from components.data.decoding.decode import ImageLimits
 from components.data.manifest import Manifest, without
 from components.data.shards import ShardReader
-from components.model.predictor import Predictor
-from components.model.preprocess import decode_and_resize
+from components.model.images.preprocess import decode_and_resize
+from components.model.serving.predictor import Predictor
 from components.params import Params
 from components.records import Window
 

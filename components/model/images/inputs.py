@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from components.errors import DataError
-from components.model.preprocess import PreprocessSpec
+from components.model.images.preprocess import PreprocessSpec
 from components.params import Augment
 
 Batch = tuple[Tensor, Tensor, Tensor]

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from components.model.answering import predict_logits
-from components.model.backbones import build, embed_and_answer
 from components.model.calibration import softmax
-from components.model.image_statistics import Glance, image_statistics
-from components.model.inputs import ImageSet, Normalise
-from components.model.preprocess import PreprocessSpec
-from components.model.training import fit
+from components.model.images.image_statistics import Glance, image_statistics
+from components.model.images.inputs import ImageSet, Normalise
+from components.model.images.preprocess import PreprocessSpec
+from components.model.networks.backbones import build, embed_and_answer
+from components.model.training.fit import fit
 from components.params import Audit, Train
 from components.records import IMAGE_STATISTICS
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from components.model.answering import predict_logits
-from components.model.backbones import build
 from components.model.calibration import softmax
-from components.model.folds import assign_folds
-from components.model.inputs import ImageSet
-from components.model.preprocess import PreprocessSpec
-from components.model.training import fit
+from components.model.images.inputs import ImageSet
+from components.model.images.preprocess import PreprocessSpec
+from components.model.networks.backbones import build
+from components.model.training.fit import fit
+from components.model.training.folds import assign_folds
 from components.params import Audit, Train
 
 HEAD_SPREAD = 1.1

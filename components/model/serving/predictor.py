@@ -71,7 +71,7 @@ class Predictor:
         if images.dtype != np.uint8 or images.shape[1:] != expected:
             raise DataError(
                 f"the model takes uint8 images of shape (N, {', '.join(map(str, expected))}), "
-                f"got {images.dtype} {images.shape}; prepare them with components.model.preprocess"
+                f"got {images.dtype} {images.shape}; prepare them with components.model.images.preprocess"
             )
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from components.data.decoding.decode import ImageLimits, ImageRejected
 from components.data.decoding.isolation import IsolatedFiles, IsolationLimits, Opener, read_refusal
-from components.model import preparing_process
-from components.model.preparing_process import USABLE
-from components.model.preprocess import Prepared, PreprocessSpec
+from components.model.images import preparing_process
+from components.model.images.preparing_process import USABLE
+from components.model.images.preprocess import Prepared, PreprocessSpec
 from components.records import IMAGE_STATISTICS
 
 

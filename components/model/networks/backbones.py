@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from components.errors import ConfigurationError, IntegrityError
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, read_spec
-from components.model.weights import packaged_weights
+from components.model.networks.weights import packaged_weights
 
 SMALL_CNN = "small_cnn"
 FINAL_SIDE = 7  # pixels a side near which small_cnn stops halving

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from components.model.answering import predict_logits
 from components.model.artifact import ModelSpec
-from components.model.backbones import embed_and_answer
-from components.model.inputs import Normalise
-from components.model.predictor import EMBEDDING, Predictor
+from components.model.images.inputs import Normalise
+from components.model.networks.backbones import embed_and_answer
+from components.model.serving.predictor import EMBEDDING, Predictor
 
 OPSET = 20
 

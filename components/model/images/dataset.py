@@ -20,8 +20,8 @@ from components.data.ingestion.opinions import UNCONFIRMED
 from components.data.manifest import Manifest
 from components.data.shards import ShardReader
 from components.errors import DataError
-from components.model.inputs import ImageSet, channel_statistics
-from components.model.preprocess import PreprocessSpec, decode_and_resize
+from components.model.images.inputs import ImageSet, channel_statistics
+from components.model.images.preprocess import PreprocessSpec, decode_and_resize
 from components.params import Params, Preprocess, Train
 
 ROWS_AT_ONCE = 256  # a thread's turn, long enough for its cost not to matter
@@ -154,7 +154,7 @@ class LearningSet:
 def _recorded_statistics(preprocess: Preprocess, train: Train) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     if train.pretrained == "none":
         return None
-    from components.model.backbones import recorded_statistics
+    from components.model.networks.backbones import recorded_statistics
 
     return recorded_statistics(train.backbone, preprocess.channels)
 

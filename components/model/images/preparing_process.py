@@ -1,4 +1,4 @@
-"""The process that makes the network's input of files from outside. Run by `components.model.preparing` alone."""
+"""The process that makes the network's input of files from outside. Run by `images.preparing` alone."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from components.data.decoding.decode import ImageLimits, decode
 from components.data.decoding.decoder_process import opened, serve
-from components.model.image_statistics import Glance, image_statistics
-from components.model.preprocess import PreprocessSpec, resize
+from components.model.images.image_statistics import Glance, image_statistics
+from components.model.images.preprocess import PreprocessSpec, resize
 
 USABLE = struct.Struct("<B")
 """Before a usable file's pixels: 1. The statistics of all usable files end an answer."""

@@ -20,11 +20,11 @@ from torch.nn import functional
 from torchmetrics.functional.classification import multiclass_f1_score
 
 from components.errors import DataError
-from components.model.imbalance import Remedy, losses
-from components.model.inputs import Batch, ImageSet, Normalise, WholeBatches, augment
-from components.model.mixing import mix
-from components.model.preprocess import PreprocessSpec
-from components.model.progress import MetricsLog, ProgressBar, Recorder
+from components.model.images.inputs import Batch, ImageSet, Normalise, WholeBatches, augment
+from components.model.images.preprocess import PreprocessSpec
+from components.model.training.imbalance import Remedy, losses
+from components.model.training.mixing import mix
+from components.model.training.progress import MetricsLog, ProgressBar, Recorder
 from components.params import Train
 
 WATCHED = "validation_macro_f1"

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.model.artifact import ONNX_FILE, ModelSpec, file_sha256, write_spec
-from components.model.backbones import build
-from components.model.export import to_onnx
-from components.model.predictor import Predictor
-from components.model.preprocess import PreprocessSpec
+from components.model.images.preprocess import PreprocessSpec
+from components.model.networks.backbones import build
+from components.model.serving.export import to_onnx
+from components.model.serving.predictor import Predictor
 
 IMAGES_AT_ONCE = 256
 

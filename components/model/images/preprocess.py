@@ -14,7 +14,7 @@ from PIL import Image
 
 from components.data.decoding.decode import DECODER_RULES, ImageRejected, decode
 from components.errors import ConfigurationError
-from components.model.image_statistics import Glance, image_statistics
+from components.model.images.image_statistics import Glance, image_statistics
 
 if TYPE_CHECKING:
     from components.data.decoding.decode import ImageLimits

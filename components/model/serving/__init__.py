@@ -1,0 +1,1 @@
+"""The file that scores, and what computes with it."""

@@ -30,7 +30,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from components.data.sources.fashion_mnist import load_fashion_mnist
 from components.labels.issues import find_issues
 from components.labels.suspects import soft_targets, training_weights
-from components.model import out_of_fold as judging
+from components.model.training import out_of_fold as judging
 from components.model.answering import predict_logits
 from components.model.images.inputs import ImageSet, channel_statistics
 from components.model.images.preprocess import PreprocessSpec, resize

@@ -132,6 +132,17 @@ class Imbalance(Section):
     factors: dict[str, Annotated[float, Field(gt=0)]] = {}
 
 
+class Transfer(Section):
+    """How pre-trained weights are put to use; see `components.model.training.transfer`."""
+
+    strategy: Literal["auto", "head", "two_phase", "full"] = "auto"
+    head_epochs: Positive = 30
+    head_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    body_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
+    unfreeze_every: Annotated[int, Field(ge=0)] = 0
+
+
 class Train(Section):
     """One training run."""
 
@@ -140,6 +151,9 @@ class Train(Section):
     epochs: Positive = 12
     batch_size: Positive = 128
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.003
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    schedule: Literal["cosine", "step", "plateau"] = "cosine"
+    plateau_patience: Annotated[int, Field(ge=0)] = 2
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
@@ -148,11 +162,23 @@ class Train(Section):
     keep_checkpoints: Positive = 3
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    processes: Annotated[int, Field(ge=0)] = 0
+    deterministic: bool = False
     seed: int = 7
     production_weight: Annotated[float, Field(gt=0)] = 3.0
     class_mix: Literal["as-labelled", "production"] = "as-labelled"
     imbalance: Imbalance = Imbalance()
     augment: Augment = Augment()
+    transfer: Transfer = Transfer()
+
+    @model_validator(mode="after")
+    def _falls_before_it_stops(self) -> Self:
+        if self.schedule == "plateau" and self.plateau_patience >= self.patience:
+            raise ValueError(
+                f"train.plateau_patience {self.plateau_patience} must be below train.patience {self.patience}: "
+                "early stopping would end the run before the learning rate had ever fallen"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_remedy(self) -> Self:

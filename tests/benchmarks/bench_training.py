@@ -20,7 +20,8 @@ from torch.nn import functional
 from components.model.images.inputs import ImageSet, Normalise
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import build
-from components.model.training.fit import choose_precision, fit
+from components.model.training.fit import fit
+from components.model.training.hardware import choose_precision
 from components.params import Augment, Preprocess, Train
 
 DEMANDED = 0.85

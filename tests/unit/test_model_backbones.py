@@ -28,7 +28,7 @@ def test_small_cnn_does_at_most_six_million_multiply_adds_on_fashion_mnist():
         counted += module.weight.numel() * places
 
     network = small(classes=10).eval()
-    for module in network:
+    for module in network.modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
             module.register_forward_hook(count)
     network(torch.zeros(1, 1, 28, 28))
@@ -39,8 +39,8 @@ def test_first_weights_follow_the_seed_and_leave_the_global_generator_alone():
     before = torch.random.get_rng_state()
     one, same, other = small(seed=1), small(seed=1), small(seed=2)
     assert torch.equal(before, torch.random.get_rng_state())
-    assert torch.equal(one.conv0.weight, same.conv0.weight)
-    assert not torch.equal(one.conv0.weight, other.conv0.weight)
+    assert torch.equal(one.body.conv0.weight, same.body.conv0.weight)
+    assert not torch.equal(one.body.conv0.weight, other.body.conv0.weight)
 
 
 def test_unknown_backbone_names_the_nearest():
@@ -56,17 +56,19 @@ def test_timm_backbone_takes_one_channel():
 def test_pretrained_file_is_taken_by_name_except_a_classifier_of_other_classes(tmp_path):
     torch.save(small(seed=1).state_dict(), tmp_path / "w.pt")
     network = small(seed=2, classes=7, pretrained=str(tmp_path / "w.pt"))
-    assert torch.equal(network.conv1.weight, small(seed=1).conv1.weight)
+    assert torch.equal(network.body.conv1.weight, small(seed=1).body.conv1.weight)
     assert network.classifier.out_features == 7
 
 
 def test_pretrained_file_with_other_names_is_taken_by_position(tmp_path):
     torch.save({f"other{n}": v for n, v in enumerate(small(seed=1).state_dict().values())}, tmp_path / "w.pt")
-    assert torch.equal(small(seed=2, pretrained=str(tmp_path / "w.pt")).conv2.weight, small(seed=1).conv2.weight)
+    assert torch.equal(
+        small(seed=2, pretrained=str(tmp_path / "w.pt")).body.conv2.weight, small(seed=1).body.conv2.weight
+    )
 
 
 def test_pretrained_file_of_another_architecture_is_refused(tmp_path):
-    torch.save({"conv0.weight": torch.zeros(1)}, tmp_path / "w.pt")
+    torch.save({"body.conv0.weight": torch.zeros(1)}, tmp_path / "w.pt")
     with pytest.raises(ConfigurationError, match="another architecture"):
         small(pretrained=str(tmp_path / "w.pt"))
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from components.errors import ConfigurationError
-from components.model.images.inputs import ImageSet, WholeBatches
+from components.model.images.inputs import ImageSet
+from components.model.training.batches import WholeBatches
 from components.model.training.imbalance import Remedy, losses, remedy_for
 from components.params import Imbalance, Train
 

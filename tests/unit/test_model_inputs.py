@@ -3,8 +3,10 @@ import pytest
 import torch
 
 from components.errors import DataError
-from components.model.images.inputs import ImageSet, Normalise, WholeBatches, augment, channel_statistics
+from components.model.images.inputs import ImageSet, Normalise, channel_statistics
 from components.model.images.preprocess import PreprocessSpec
+from components.model.training.augmentation import augment
+from components.model.training.batches import WholeBatches
 from components.params import Augment
 
 STILL = Augment(shift=0.0)

@@ -7,11 +7,11 @@ import pytest
 from scipy.special import logsumexp
 
 from components.errors import DataError, IntegrityError, RefusedError, ServiceError
-from components.model.serving import predictor as module
 from components.model.artifact import ONNX_FILE, ModelSpec, file_sha256, write_spec
 from components.model.calibration import softmax
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import build
+from components.model.serving import predictor as module
 from components.model.serving.export import embedding_parity, parity, to_onnx
 from components.model.serving.predictor import Predictor, energy
 

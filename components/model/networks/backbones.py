@@ -1,11 +1,9 @@
-"""Networks by name: the built-in `small_cnn` for small images, and everything timm knows."""
+"""Networks by name: two of our own for small images, and everything timm knows."""
 
 from __future__ import annotations
 
 import difflib
-import math
 import pickle
-from collections import OrderedDict
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -14,10 +12,8 @@ from torch import Tensor, nn
 
 from components.errors import ConfigurationError, IntegrityError
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, read_spec
+from components.model.networks.small import SMALL_NETWORKS
 from components.model.networks.weights import packaged_weights
-
-SMALL_CNN = "small_cnn"
-FINAL_SIDE = 7  # pixels a side near which small_cnn stops halving
 
 
 def build(
@@ -30,15 +26,15 @@ def build(
     differs. seed: draws the first weights. Raises ConfigurationError for a backbone or a file that is not known or does
     not fit, IntegrityError for a package's file that is not the published one.
     """
-    if backbone == SMALL_CNN and pretrained == "timm":
-        raise ConfigurationError("train.pretrained 'timm' has no weights for small_cnn; use none or a file")
+    if backbone in SMALL_NETWORKS and pretrained == "timm":
+        raise ConfigurationError(f"train.pretrained 'timm' has no weights for {backbone}; use none or a file")
     weights = packaged_weights(backbone) if pretrained == "package" else None
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        if backbone == SMALL_CNN:
-            network: nn.Module = _small_cnn(classes, channels, size, dropout)
+        if backbone in SMALL_NETWORKS:
+            network: nn.Module = SMALL_NETWORKS[backbone](classes, channels, size, dropout)
         else:
-            network = _timm_network(backbone, classes, channels, dropout, online=pretrained == "timm")
+            network = _timm_network(backbone, classes, channels, size, dropout, online=pretrained == "timm")
     if pretrained not in ("none", "timm"):
         _load_weights(network, weights or Path(pretrained))
     return network
@@ -49,10 +45,7 @@ def embed_and_answer(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor
 
     inputs: normalised images (N, channels, size, size). network: one that `build` made, in eval mode.
     """
-    if isinstance(network, nn.Sequential):  # small_cnn
-        embedding = network[:-1](inputs)
-        return embedding, network[-1](embedding)
-    if not isinstance(network, _Timm):
+    if not isinstance(network, Answering):
         raise TypeError(f"{type(network).__name__} is not a network that build() made")
     features = network.forward_features(inputs)
     # The head is asked twice: not every head is a plain layer on its own embedding. The exporter merges what is equal.
@@ -60,17 +53,22 @@ def embed_and_answer(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor
 
 
 @runtime_checkable
-class _Timm(Protocol):
-    """What every timm network can do beside answering."""
+class Answering(Protocol):
+    """What every network that `build` makes can do beside answering; timm's calls."""
 
-    def forward_features(self, inputs: Tensor) -> Tensor: ...
+    def forward_features(self, inputs: Tensor) -> Tensor:
+        """Return what the head is given."""
 
-    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor: ...
+    def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return logits (N, classes), or what the last layer is given."""
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last layer."""
 
 
 def recorded_statistics(backbone: str, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Return mean and standard deviation that the pre-trained weights were made with, or None if none are recorded."""
-    if backbone == SMALL_CNN:
+    if backbone in SMALL_NETWORKS:
         return None
     import timm
 
@@ -82,40 +80,19 @@ def recorded_statistics(backbone: str, channels: int) -> tuple[tuple[float, ...]
     return tuple(record.mean), tuple(record.std)
 
 
-def _small_cnn(classes: int, channels: int, size: int, dropout: float) -> nn.Sequential:
-    """Return a plain VGG-like network: 5.7 million multiply-adds at 28 pixels and one channel.
-
-    It halves the image until 5 to 10 pixels are left a side and classifies that map as it lies: on small, centred
-    images this is worth four points over averaging the places out.
-    """
-    halvings = max(1, round(math.log2(size / FINAL_SIDE)))
-    widths = [32, 64, 64, *[128] * halvings][: halvings + 1]
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    before, side = channels, size
-    for stage, width in enumerate(widths):
-        layers[f"conv{stage}"] = nn.Conv2d(before, width, 3, padding=1, bias=False)
-        if stage < halvings:  # before the norm: a quarter of the memory traffic, half the time on a CPU
-            layers[f"pool{stage}"] = nn.MaxPool2d(2)
-            side //= 2
-        layers[f"norm{stage}"] = nn.BatchNorm2d(width)
-        layers[f"act{stage}"] = nn.ReLU(inplace=True)
-        before = width
-    layers["flatten"] = nn.Flatten()
-    layers["dropout"] = nn.Dropout(dropout)
-    layers["classifier"] = nn.Linear(before * side * side, classes)
-    return nn.Sequential(layers)
-
-
-def _timm_network(backbone: str, classes: int, channels: int, dropout: float, *, online: bool) -> nn.Module:
+def _timm_network(backbone: str, classes: int, channels: int, size: int, dropout: float, *, online: bool) -> nn.Module:
     import timm
 
     if backbone not in timm.list_models() and backbone not in timm.list_pretrained():
-        near = difflib.get_close_matches(backbone, [SMALL_CNN, *timm.list_models()], n=3)
+        near = difflib.get_close_matches(backbone, [*SMALL_NETWORKS, *timm.list_models()], n=3)
         raise ConfigurationError(
-            f"train.backbone {backbone!r} is neither {SMALL_CNN} nor a timm name; near it: {', '.join(near) or '-'}"
+            f"train.backbone {backbone!r} is neither of {', '.join(SMALL_NETWORKS)} nor a timm name; "
+            f"near it: {', '.join(near) or '-'}"
         )
+    record = timm.get_pretrained_cfg(backbone)
+    sized = {"img_size": size} if record is not None and record.fixed_input_size else {}  # transformers know their size
     network: nn.Module = timm.create_model(
-        backbone, pretrained=online, num_classes=classes, in_chans=channels, drop_rate=dropout
+        backbone, pretrained=online, num_classes=classes, in_chans=channels, drop_rate=dropout, **sized
     )
     return network
 

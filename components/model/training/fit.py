@@ -1,33 +1,42 @@
-"""Training one network on image sets in memory, with Lightning."""
+"""Training one network on examples in memory, with Lightning."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
+import numpy as np
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from numpy.typing import NDArray
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from torch import Tensor, nn
-from torch.nn import functional
-from torchmetrics.functional.classification import multiclass_f1_score
+from torch import nn
 
 from components.errors import DataError
-from components.model.images.inputs import Batch, ImageSet, Normalise, WholeBatches, augment
+from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
-from components.model.training.imbalance import Remedy, losses
-from components.model.training.mixing import mix
+from components.model.training.batches import Examples, WholeBatches
+from components.model.training.hardware import choose_precision, choose_processes, ran_out_of_memory
+from components.model.training.imbalance import Remedy
+from components.model.training.learner import SAVED_AS, Learner, PixelInputs, Recipe
+from components.model.training.objective import Objective, OneLabel
 from components.model.training.progress import MetricsLog, ProgressBar, Recorder
+from components.model.training.rates import Rates
+from components.model.training.state import RunState
 from components.params import Train
 
-WATCHED = "validation_macro_f1"
+logger = logging.getLogger(__name__)
+
+JUDGED_AT_ONCE = 512
+SMALLEST_BATCH = 2  # batch normalisation has nothing to compare a single image with
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +44,8 @@ class Fitted:
     """A trained network, on the CPU and in eval mode, with the weights of its best epoch (the last without validation).
 
     epoch: number of the epoch the weights are of, from 0. epochs: how many were run. validation: the best epoch's
-    metrics, empty without a validation set. precision: "bf16" or "fp32", what the arithmetic was done in.
+    metrics, empty without a validation set. precision: "bf16" or "fp32", what the arithmetic was done in. batch_size:
+    what fitted into memory at once. resumed_at: the epoch a run that had been cut off went on at, else 0.
     """
 
     network: nn.Module
@@ -43,6 +53,8 @@ class Fitted:
     epochs: int
     validation: dict[str, float]
     precision: str
+    batch_size: int
+    resumed_at: int = 0
 
 
 def fit(
@@ -56,166 +68,188 @@ def fit(
     log: MetricsLog | None = None,
     checkpoints: Path | None = None,
     remedy: Remedy | None = None,
+    rates: Rates | None = None,
+    state: RunState | None = None,
 ) -> Fitted:
-    """Return `network` trained on `training`, the same for the same seed, data and machine.
+    """Return `network` trained on images, the same for the same seed, data and machine.
 
     With `validation`, the epoch with the best macro-F1 is kept, the best `params.keep_checkpoints` are written to
     `checkpoints`, and `params.patience` epochs without a better one end the run. `epochs` overrides the params'.
-    remedy: for classes with few images.
+    remedy: for classes with few images. rates: of the layers; without, all learn at `params.learning_rate`. state:
+    keeps every whole epoch; a run that finds some there goes on after them, and ends as it would have ended.
+    A batch too large for the memory is halved, and the gradients of two are added up.
     Raises DataError for too few images, and when the loss is not finite, with step, learning rate and batch.
     """
-    if len(training) < 2:
-        raise DataError(f"{len(training)} images to train on; ingest more, or quarantine and drop fewer")
-    if validation is not None and (len(validation) == 0 or checkpoints is None):
-        raise DataError("early stopping needs validation images and a folder for checkpoints; ingest more images")
-    precision = choose_precision(params.precision)
-    chances = None
+    weights, chances = training.weights, None
     if remedy is not None and remedy.kind == "class-weights":
-        training = replace(training, weights=training.weights * remedy.of_rows(training.labels))
+        weights = weights * remedy.of_rows(training.labels)
     elif remedy is not None and remedy.kind == "sampling":
         chances = remedy.of_rows(training.labels)
-    with _reproducible(params.seed), _quiet():
-        batches = WholeBatches(training, params.batch_size, params.seed, chances)
-        steps = (epochs or params.epochs) * len(batches)
-        learner = _Learner(network, spec, params, steps, float(training.weights.mean()), remedy)
-        callbacks: list[Callback] = [ProgressBar(), *([Recorder(log)] if log else [])]
-        keeper = None
-        if validation is not None:
+    run = Run(
+        PixelInputs(spec, params.augment),
+        OneLabel(params.label_smoothing, remedy),
+        rates or Rates.same(params.learning_rate),
+        params if epochs is None else params.model_copy(update={"epochs": epochs}),
+        log=log,
+        checkpoints=checkpoints,
+        state=state,
+    )
+    return run.fit(network, replace(training, weights=weights), validation, chances)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How a network is trained, whatever its rows hold."""
+
+    inputs: nn.Module
+    objective: Objective
+    rates: Rates
+    params: Train
+    log: MetricsLog | None = None
+    checkpoints: Path | None = None
+    state: RunState | None = None
+
+    def fit(
+        self,
+        network: nn.Module,
+        training: Examples,
+        validation: Examples | None,
+        chances: NDArray[np.float32] | None = None,
+    ) -> Fitted:
+        """Return the trained network. chances: (N,), how often training rows are drawn. Raises as the function."""
+        if len(training) < 2:
+            raise DataError(f"{len(training)} images to train on; ingest more, or quarantine and drop fewer")
+        if validation is not None and (len(validation) == 0 or self.checkpoints is None):
+            raise DataError("early stopping needs validation images and a folder for checkpoints; ingest more images")
+        with ExitStack() as stack:
+            stack.enter_context(_reproducible(self.params))
+            stack.enter_context(_quiet())
+            state = self.state
+            if state is None and choose_processes(self.params.processes) > 1:  # how other processes hand over theirs
+                state = RunState(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="perennial-run-"))))
+            return self._fit(network, training, validation, chances, state)
+
+    def _fit(
+        self,
+        network: nn.Module,
+        training: Examples,
+        validation: Examples | None,
+        chances: NDArray[np.float32] | None,
+        state: RunState | None,
+    ) -> Fitted:
+        params, resumed_at = self.params, 0 if state is None else state.epochs()
+        begun = copy.deepcopy(network.state_dict())
+        batch_size, added_up = min(params.batch_size, max(2, len(training))), 1
+        held_back = None if validation is None else WholeBatches(validation, JUDGED_AT_ONCE)
+        while True:
+            batches = WholeBatches(training, batch_size, params.seed, chances)
+            steps = params.epochs * math.ceil(len(batches) / added_up)
+            recipe = Recipe(params, self.objective, self.rates, steps, float(training.weights.mean()))
+            learner = Learner(network, self.inputs, batches, recipe)
+            trainer, keeper = self._trainer(added_up, state, judging=held_back is not None)
+            last = state.last if state is not None and state.last.is_file() else None
+            try:
+                if state is None or not state.ended():
+                    trainer.fit(learner, batches, held_back, ckpt_path=last, weights_only=True)
+            except Exception as error:
+                if not ran_out_of_memory(error) or batch_size < 2 * SMALLEST_BATCH:
+                    raise
+                network.load_state_dict(begun)
+                batch_size, added_up = batch_size // 2, added_up * 2
+                logger.warning(
+                    "out of memory; going on with batches of %d images, the gradients of %d added up",
+                    batch_size, added_up,
+                )  # fmt: skip
+                continue
+            return self._fitted(learner, trainer, keeper, state, batch_size, resumed_at)
+
+    def _trainer(
+        self, added_up: int, state: RunState | None, *, judging: bool
+    ) -> tuple[Trainer, ModelCheckpoint | None]:
+        params, keeper = self.params, None
+        callbacks: list[Callback] = [ProgressBar(), *([Recorder(self.log, state)] if self.log else [])]
+        if judging:
+            watched = self.objective.watched
             keeper = ModelCheckpoint(
-                checkpoints,
+                self.checkpoints if state is None else state.checkpoints,
                 "{epoch:03d}",
-                WATCHED,
+                watched,
                 mode="max",
                 save_top_k=params.keep_checkpoints,
                 save_weights_only=True,
             )
-            callbacks += [EarlyStopping(WATCHED, mode="max", patience=params.patience), keeper]
-        trainer = _trainer(epochs or params.epochs, precision, callbacks, keeper is not None)
-        held_back = None if validation is None else WholeBatches(validation, 512)
-        trainer.fit(learner, batches, held_back)
-    return _fitted(learner, trainer, keeper, precision)
-
-
-def choose_precision(wanted: Literal["auto", "bf16", "fp32"]) -> Literal["bf16", "fp32"]:
-    """Return the arithmetic to train in; "auto" takes bf16 where the hardware has it (measured: 2 times faster)."""
-    if wanted != "auto":
-        return wanted
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    features = torch.cpu.get_capabilities()
-    return "bf16" if features.get("avx512_bf16") or features.get("amx_bf16") else "fp32"
-
-
-class _Learner(LightningModule):  # type: ignore[misc] # Lightning is read without its types
-    def __init__(
-        self,
-        network: nn.Module,
-        spec: PreprocessSpec,
-        params: Train,
-        steps: int,
-        mean_weight: float,
-        remedy: Remedy | None,
-    ) -> None:
-        super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
-        self.normalise = Normalise(spec)
-        self._params, self._steps, self._mean_weight = params, steps, mean_weight
-        self._losses = partial(losses, smoothing=params.label_smoothing, remedy=remedy)
-        self._predicted: list[Tensor] = []
-        self._truth: list[Tensor] = []
-        self._held_back: list[Tensor] = []
-        self.best: dict[str, float] = {}
-
-    def training_step(self, batch: Batch, number: int) -> Tensor:
-        images, targets, weights = batch  # targets: class indices (N,) or shares of every class (N, K)
-        pixels = augment(images, self._params.augment)
-        mixed = mix(pixels, self._params.augment)
-        logits = self.network(self.normalise.scaled(pixels if mixed is None else mixed.pixels)).float()  # (N, K)
-        of_rows = weights * self._losses(logits, targets)
-        if mixed is not None:
-            others = weights[mixed.other] * self._losses(logits, targets[mixed.other])
-            of_rows = mixed.share * of_rows + (1 - mixed.share) * others
-        # By the set's mean weight, not the batch's: a heavy image counts the same whatever company it is in.
-        loss = of_rows.mean() / self._mean_weight
-        if not torch.isfinite(loss):
-            rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-            raise DataError(
-                f"the loss became {loss.item()} at step {self.global_step}, epoch {self.current_epoch}, "
-                f"batch {number}, learning rate {rate:.2g}; lower train.learning_rate or set train.precision to fp32"
-            )
-        return loss
-
-    def validation_step(self, batch: Batch, _number: int) -> None:
-        images, labels, _ = batch
-        logits = self.network(self.normalise(images)).float()
-        self._held_back.append(functional.cross_entropy(logits, labels, reduction="sum"))
-        self._predicted.append(logits.argmax(dim=1))
-        self._truth.append(labels)
-
-    def on_validation_epoch_end(self) -> None:
-        predicted, truth = torch.cat(self._predicted), torch.cat(self._truth)
-        classes = max(int(predicted.max()), int(truth.max()), 1) + 1
-        metrics = {
-            WATCHED: multiclass_f1_score(predicted, truth, classes, average="macro"),
-            "validation_accuracy": (predicted == truth).float().mean(),
-            "validation_loss": torch.stack(self._held_back).sum() / len(truth),
-        }
-        self.log_dict(metrics)
-        if float(metrics[WATCHED]) > self.best.get(WATCHED, -1.0):
-            self.best = {name: float(value) for name, value in metrics.items()} | {"epoch": self.current_epoch}
-        self._predicted, self._truth, self._held_back = [], [], []
-
-    def on_before_optimizer_step(self, _optimizer: torch.optim.Optimizer) -> None:
-        # Here and not in the Trainer, which refuses to clip for a fused optimizer.
-        nn.utils.clip_grad_norm_(self.network.parameters(), self._params.gradient_clip)
-
-    def configure_optimizers(self) -> Any:
-        params, steps = self._params, self._steps
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=params.learning_rate, weight_decay=params.weight_decay, fused=True
+            callbacks += [EarlyStopping(watched, mode="max", patience=params.patience), keeper]
+        if state is not None:
+            callbacks.append(state.keeper())
+        processes = choose_processes(params.processes)
+        several = "ddp_spawn_find_unused_parameters_true" if self.rates.unfreeze_every else "ddp_spawn"
+        trainer = Trainer(
+            max_epochs=params.epochs,
+            accelerator="auto",
+            devices=processes,
+            strategy=several if processes > 1 else "auto",
+            precision="bf16-mixed" if choose_precision(params.precision) == "bf16" else "32-true",
+            accumulate_grad_batches=added_up,
+            deterministic=params.deterministic,
+            callbacks=callbacks,
+            logger=False,
+            enable_checkpointing=keeper is not None or state is not None,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
         )
-        warmup = max(1, round(params.warmup_fraction * steps))
+        return trainer, keeper
 
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def _trainer(epochs: int, precision: str, callbacks: list[Callback], checkpointing: bool) -> Trainer:
-    return Trainer(
-        max_epochs=epochs,
-        accelerator="auto",
-        devices=1,
-        precision="bf16-mixed" if precision == "bf16" else "32-true",
-        callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=checkpointing,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
-
-
-def _fitted(learner: _Learner, trainer: Trainer, keeper: ModelCheckpoint | None, precision: str) -> Fitted:
-    metrics = dict(learner.best)
-    epoch = int(metrics.pop("epoch", trainer.current_epoch - 1))
-    if keeper is not None:
-        stored = torch.load(keeper.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-        prefix = "network."
-        learner.network.load_state_dict({k.removeprefix(prefix): v for k, v in stored.items() if k.startswith(prefix)})
-    return Fitted(learner.network.cpu().eval(), epoch, trainer.current_epoch, metrics, precision)
+    def _fitted(
+        self,
+        learner: Learner,
+        trainer: Trainer,
+        keeper: ModelCheckpoint | None,
+        state: RunState | None,
+        batch_size: int,
+        resumed_at: int,
+    ) -> Fitted:
+        if state is None:
+            best, epochs, weights = learner.best, trainer.current_epoch, None
+            best_file = keeper.best_model_path if keeper else ""
+        else:  # what the last epoch wrote: it may have been another process that trained, now or before
+            last = state.read()
+            best, epochs, weights = last[SAVED_AS]["best"], int(last["epoch"]) + 1, last["state_dict"]
+            best_file = last["callbacks"][keeper.state_key]["best_model_path"] if keeper else ""
+        if best_file:
+            weights = torch.load(best_file, map_location="cpu", weights_only=True)["state_dict"]
+        if weights is not None:
+            prefix = "network."
+            learner.network.load_state_dict(
+                {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+            )
+        if state is not None and keeper and self.checkpoints is not None:
+            shutil.copytree(state.checkpoints, self.checkpoints, dirs_exist_ok=True)
+        metrics = {name: value for name, value in best.items() if name != "epoch"}
+        return Fitted(
+            network=learner.network.cpu().eval(),
+            epoch=int(best.get("epoch", epochs - 1)),
+            epochs=epochs,
+            validation=metrics,
+            precision=choose_precision(self.params.precision),
+            batch_size=batch_size,
+            resumed_at=resumed_at,
+        )
 
 
 @contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
+def _reproducible(params: Train) -> Iterator[None]:
+    strict, warning = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
+        torch.manual_seed(params.seed)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(strict, warn_only=warning)  # Lightning sets it for the whole process
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -14,6 +15,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from tqdm import tqdm
 
+from components.model.training.state import RunState
+
 EVERY_STEPS = 50
 
 
@@ -21,27 +24,40 @@ class MetricsLog:
     """A file of JSON lines, {"step", "epoch", "time", name: value…}, that another process may follow while it grows."""
 
     def __init__(self, path: Path, clock: Callable[[], datetime]) -> None:
-        self._path, self._clock = path, clock
+        self.path, self._clock = path, clock
 
     def write(self, step: int, epoch: int, values: dict[str, float]) -> None:
         """Append one line; it is whole on disk when this returns."""
         line = {"step": step, "epoch": epoch, "time": self._clock().isoformat()}
-        line |= {name: round(value, 6) for name, value in values.items()}
-        with self._path.open("a", encoding="utf-8") as file:
+        line |= {name: float(f"{value:.6g}") for name, value in values.items()}  # a rate may be 1e-8
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+    def resume(self, kept: Path, epochs: int) -> None:
+        """Take over the lines of the first `epochs` epochs from the file `kept`, if there is one."""
+        if kept.is_file():
+            lines = kept.read_text(encoding="utf-8").splitlines(keepends=True)
+            whole = [line for line in lines if json.loads(line)["epoch"] < epochs]
+            self.path.write_text("".join(whole), encoding="utf-8")
 
 
 class Recorder(Callback):  # type: ignore[misc] # Lightning is read without its types
     """Writes the loss and learning rate every 50 steps, and an epoch's metrics at its end."""
 
-    def __init__(self, log: MetricsLog) -> None:
+    def __init__(self, log: MetricsLog, state: RunState | None = None) -> None:
         self._log = log
+        self._state = state
         self._losses: list[torch.Tensor] = []
+
+    def on_train_start(self, trainer: Trainer, _learner: LightningModule) -> None:
+        """Begin with the lines of the epochs that an earlier process ran."""
+        if self._state is not None and trainer.is_global_zero:
+            self._log.resume(self._state.log, trainer.current_epoch)
 
     def on_train_batch_end(self, trainer: Trainer, _learner: LightningModule, outputs: Any, *_batch: Any) -> None:
         """Remember the loss, and write it every EVERY_STEPS."""
         self._losses.append(outputs["loss"].detach())
-        if trainer.global_step % EVERY_STEPS == 0:
+        if trainer.global_step % EVERY_STEPS == 0 and trainer.is_global_zero:
             rate = float(trainer.optimizers[0].param_groups[0]["lr"])
             values = {"train_loss": float(outputs["loss"]), "learning_rate": rate}
             self._log.write(trainer.global_step, trainer.current_epoch, values)
@@ -50,8 +66,11 @@ class Recorder(Callback):  # type: ignore[misc] # Lightning is read without its 
         """Write the epoch's mean training loss and its validation metrics."""
         values = {"epoch_train_loss": float(torch.stack(self._losses).mean())}
         values |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self._log.write(trainer.global_step, trainer.current_epoch, values)
         self._losses = []
+        if trainer.is_global_zero:
+            self._log.write(trainer.global_step, trainer.current_epoch, values)
+            if self._state is not None:
+                shutil.copyfile(self._log.path, self._state.log)
 
 
 class ProgressBar(Callback):  # type: ignore[misc] # Lightning is read without its types

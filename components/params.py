@@ -138,7 +138,7 @@ class Transfer(Section):
     strategy: Literal["auto", "head", "two_phase", "full"] = "auto"
     head_epochs: Positive = 30
     head_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
-    body_rate: Annotated[float, Field(gt=0, le=1)] = 1e-4
+    body_rate: Annotated[float, Field(gt=0, le=1)] = 1e-5
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
     unfreeze_every: Annotated[int, Field(ge=0)] = 0
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 
 from components.params import Params
 
-Stage = Callable[[Params], None]
+Stage = Callable[..., None]
 
 
 def _stage(name: str) -> Stage:
-    def run(params: Params) -> None:
-        import_module(f"{__name__}.{name}").run(params)  # not before: who asks for the names only need not load PyTorch
+    def run(params: Params, **options: Path) -> None:
+        import_module(f"{__name__}.{name}").run(
+            params, **options
+        )  # not before: who asks for the names only need not load PyTorch
 
     return run
 

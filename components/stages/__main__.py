@@ -8,11 +8,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from components.data.versioning.versions import TRAINING_STATES
 from components.errors import PerennialError
 from components.params import load_params
 from components.stages import STAGES
 
 logger = logging.getLogger("components.stages")
+
+
+def _options(stage: str) -> dict[str, Path]:
+    """Return what a stage is told beside its parameters: where a training that is cut off leaves what it has."""
+    states = os.environ.get(TRAINING_STATES)
+    return {"states": Path(states)} if stage == "train" and states else {}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO)
     try:
-        STAGES[arguments[0]](load_params(Path("params.yaml")))
+        STAGES[arguments[0]](load_params(Path("params.yaml")), **_options(arguments[0]))
     except PerennialError as error:
         sys.stderr.write(f"{arguments[0]}: {' '.join(str(error).split())}\n")
         return error.exit_code

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from components.labels.stale import read_meanings, read_stale, read_successors
 from components.labels.suspects import read_out_of_fold, read_suspects, soft_targets, training_weights
-from components.model.artifact import WEIGHTS_FILE, ModelSpec, write_spec
+from components.model.artifact import WEIGHTS_FILE, ModelSpec, file_sha256, write_spec
 from components.model.images.dataset import LearningSet, StoredImages, load_learning
+from components.model.images.inputs import ImageSet
 from components.model.networks.backbones import build
-from components.model.training.fit import fit
 from components.model.training.imbalance import Remedy, remedy_for
 from components.model.training.progress import MetricsLog
+from components.model.training.state import RunState, run_key
+from components.model.training.transfer import train
 from components.monitoring.drift.label_shift import reweighting
 from components.params import Params
 from components.stages.files import METRICS_FILE, METRICS_LOG_FILE, fresh, write_json
@@ -31,8 +33,11 @@ MOST_REWEIGHTED = 4.0
 """How many times an image may count where training is weighted by the classes' shares in production."""
 
 
-def run(params: Params) -> None:
-    """Write a trained model: model.pt (weights only), model.json, metrics.jsonl, metrics.json, checkpoints."""
+def run(params: Params, states: Path | None = None) -> None:
+    """Write a trained model: model.pt (weights only), model.json, metrics.jsonl, metrics.json, checkpoints.
+
+    states: a folder that outlives this process, where a run keeps its whole epochs; one cut off goes on from there.
+    """
     learning = load_learning(StoredImages.of(params), params.preprocess, params.train)
     suspect = read_suspects(Path(params.paths.audit), learning.rows["image_id"].to_pylist())
     weights = _weigh(learning, suspect, params)
@@ -61,16 +66,19 @@ def run(params: Params) -> None:
         learning.data.take(learnt), weights=weights[learnt], targets=None if targets is None else targets[learnt]
     )
     remedy = remedy_for(training.labels, training.weights, spec.classes, params.train.imbalance)
-    fitted = fit(
+    state = None if states is None else _state(states, learning, training, learnt, params)
+    trained = train(
         network,
         training,
         learning.data.take(judging),
         spec=spec.preprocess,
         params=params.train.model_copy(update={"seed": seed}),
-        log=MetricsLog(folder / METRICS_LOG_FILE, lambda: datetime.now(UTC)),
+        log=MetricsLog(folder / METRICS_LOG_FILE, _now),
         checkpoints=folder / "checkpoints",
         remedy=remedy,
+        state=state,
     )
+    fitted = trained.fitted
     torch.save(fitted.network.state_dict(), folder / WEIGHTS_FILE)
     write_spec(folder, spec)
     metrics = {
@@ -84,13 +92,43 @@ def run(params: Params) -> None:
         "validation_images": int(judging.sum()),
         "class_weights": of_class,
         "imbalance": _told(remedy, spec.classes),
+        "strategy": trained.plan.strategy,
+        "strategy_reason": trained.plan.reason,
+        "phases": trained.phases,
+        "batch_size": fitted.batch_size,
         "best_epoch": fitted.epoch,
         "epochs": fitted.epochs,
         "precision": fitted.precision,
         **{name: round(value, 5) for name, value in fitted.validation.items()},
     }
     write_json(folder / METRICS_FILE, metrics)
-    logger.info("train: %d images, best epoch %d of %d", metrics["images"], fitted.epoch + 1, fitted.epochs)
+    if state is not None:
+        state.discard()
+    if fitted.resumed_at:
+        logger.info("train: a run that was cut off went on after its first %d epochs", fitted.resumed_at)
+    logger.info(
+        "train: %d images, %s; best epoch %d of %d",
+        metrics["images"], trained.plan.reason, fitted.epoch + 1, fitted.epochs,
+    )  # fmt: skip
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _state(
+    states: Path, learning: LearningSet, training: ImageSet, learnt: NDArray[np.bool_], params: Params
+) -> RunState:
+    """Return the state of the run with exactly these images, settings and code."""
+    lock = Path(params.paths.code_lock)
+    settings = {
+        "train": params.train.model_dump(mode="json"),
+        "restart": params.restart.number,
+        "preprocess": learning.spec.digest(),
+        "code": file_sha256(lock) if lock.is_file() else "",
+    }
+    image_ids = [name for name, taken in zip(learning.rows["image_id"].to_pylist(), learnt, strict=True) if taken]
+    return RunState.of(states, run_key(training, image_ids, settings))
 
 
 def _told(remedy: Remedy | None, classes: Sequence[str]) -> dict[str, Any]:

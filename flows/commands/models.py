@@ -1,4 +1,4 @@
-"""Verbs about models: retrain, promote, reject, rollback, history."""
+"""Verbs about models: retrain, promote, reject, rollback, reproduce, history."""
 
 from __future__ import annotations
 
@@ -133,4 +133,4 @@ def history(root: Path, as_json: bool, limit: int, kind: str | None, window: str
     emit(entries, as_json, table(("when (UTC)", "kind", "action", "by", "reason"), rows))
 
 
-VERBS = (retrain, advise, promote, reject, rollback, history)
+VERBS = (retrain, advise, promote, reject, rollback, reproduce, history)

@@ -35,6 +35,10 @@ TAG_PREFIX = "data/"
 PAST_PREFIX = "past-"
 
 
+TRAINING_STATES = "PERENNIAL_TRAINING_STATES"
+"""The variable that names the folder where trainings keep their whole epochs until they are over."""
+
+
 def dvc_environment() -> dict[str, str]:
     """Return the environment in which DVC finds this interpreter's `python` and `dvc`, and tells nobody."""
     folder = str(Path(sys.executable).parent)
@@ -285,12 +289,17 @@ def _restore_past(root: Path, tag: str, targets: Mapping[str, Path]) -> tuple[st
 def reproduce(root: Path, stage: str, echo: TextIO) -> None:
     """Run one stage of dvc.yaml if its dependencies changed; what the stage itself says goes to `echo` as it says it.
 
+    root: a working clone's. A training that is killed keeps its whole epochs in the state, and goes on when it is run
+    again.
+
     Raises BusyError where another DVC holds the lock, RefusedError where the stage refused (exit 3), else ServiceError
     with the stage's last line.
     """
+    # Beside the folder of clones, which goes when a flow ends or the next one begins.
+    environment = {TRAINING_STATES: str(root.resolve().parents[1] / "training"), **dvc_environment()}
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "--single-item", stage],
-        cwd=root, env=dvc_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     assert process.stdout is not None  # noqa: S101  (asked for above)
     lines: list[str] = []

@@ -80,11 +80,7 @@ def fit(
     A batch too large for the memory is halved, and the gradients of two are added up.
     Raises DataError for too few images, and when the loss is not finite, with step, learning rate and batch.
     """
-    weights, chances = training.weights, None
-    if remedy is not None and remedy.kind == "class-weights":
-        weights = weights * remedy.of_rows(training.labels)
-    elif remedy is not None and remedy.kind == "sampling":
-        chances = remedy.of_rows(training.labels)
+    weights, chances = remedy.counted(training.labels, training.weights) if remedy else (training.weights, None)
     run = Run(
         PixelInputs(spec, params.augment),
         OneLabel(params.label_smoothing, remedy),

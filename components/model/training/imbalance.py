@@ -33,6 +33,14 @@ class Remedy:
         """Return the factor of every row's class (N,)."""
         return self.factors[labels]
 
+    def counted(
+        self, labels: NDArray[np.int64], weights: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Return how much every row counts (N,), and how often it is drawn (N,), or None where all alike."""
+        if self.kind == "class-weights":
+            return weights * self.of_rows(labels), None
+        return weights, self.of_rows(labels) if self.kind == "sampling" else None
+
 
 def remedy_for(
     labels: NDArray[np.int64], weights: NDArray[np.float32], classes: Sequence[str], rules: Imbalance

@@ -74,7 +74,7 @@ class Learner(LightningModule):  # type: ignore[misc] # Lightning is read withou
         self.inputs: Any = inputs
         self.best: dict[str, float] = {}
         self._batches, self._recipe = batches, recipe
-        self._layers = LayerGroups(network)
+        self._layers = LayerGroups(network, apart=recipe.rates.differ)
         self._tally = recipe.objective.tally()
 
     def on_fit_start(self) -> None:

@@ -39,6 +39,11 @@ class Rates:
         """Return one rate for every layer."""
         return cls(rate, rate)
 
+    @property
+    def differ(self) -> bool:
+        """Return whether some layers learn faster, or earlier, than others."""
+        return self.head != self.body or self.decay != 1 or self.unfreeze_every > 0
+
 
 def require_gentle(rates: Rates, *, pretrained: bool) -> None:
     """Raise ConfigurationError where pre-trained layers would learn so fast that they forget what they know."""
@@ -50,11 +55,11 @@ def require_gentle(rates: Rates, *, pretrained: bool) -> None:
 
 
 class LayerGroups:
-    """A network's parameters from the first layers to the head, as its author groups them."""
+    """A network's parameters from the first layers to the head, as its author groups them, or all in one group."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, *, apart: bool = True) -> None:
         self.network = network
-        self.groups: list[list[nn.Parameter]] = list(_grouped(network))
+        self.groups: list[list[nn.Parameter]] = list(_grouped(network)) if apart else [list(network.parameters())]
 
     def rate_of(self, group: int, rates: Rates) -> float:
         """Return the learning rate of a group by its number."""

@@ -64,8 +64,9 @@ class Reproduction:
         """Return the comparison in a sentence or two."""
         found = (
             f"version {self.version} made again from {self.dataset_version}: {self.outcome}; accuracy "
-            f"{self.rebuilt:.4f} against {self.registered:.4f} on {self.images} images (difference {self.difference:+.4f}, "
-            f"99 % interval {self.low:+.4f} to {self.high:+.4f}), the same answer to {100 * self.agreement:.1f} %"
+            f"{self.rebuilt:.4f} against {self.registered:.4f} on {self.images} images "
+            f"(difference {self.difference:+.4f}, 99 % interval {self.low:+.4f} to {self.high:+.4f}), "
+            f"the same answer to {100 * self.agreement:.1f} %"
         )
         return found if self.same_code else found + ". The code has changed since it was made"
 

@@ -116,6 +116,24 @@ def rollback(root: Path, as_json: bool, now: datetime, reason: str) -> None:
     emit(result, as_json, f"version {result['version']} is the champion again (before: {result['previous']})")
 
 
+@click.command(epilog="Example: perennial reproduce 7")
+@click.argument("version", type=int)
+@verb
+def reproduce(root: Path, as_json: bool, version: int) -> None:
+    """Make VERSION again from its own record and compare the two on images that neither learnt from.
+
+    In a checkout of its commit, with its images and parameters and today's code; nothing is published or registered.
+    Exit 3 if the answers differ by more than chance.
+    """
+    workspace = prepare_flows(root)
+    from flows.reproduce import reproduce as flow
+
+    result = flow(workspace, version)
+    emit(result, as_json, result["words"])
+    if result["outcome"] == "different":
+        raise click.exceptions.Exit(3)
+
+
 @click.command(epilog="Example: perennial history --limit 50 --kind promotion")
 @click.option("--limit", default=20, show_default=True, help="How many entries, newest first.")
 @click.option("--kind", default=None, help="Only entries of this kind.")

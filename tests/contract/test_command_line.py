@@ -29,7 +29,8 @@ HEAVIEST = {
     "evidently",
 }
 DESIGNED = {
-    "init", "doctor", "up", "down", "ingest", "audit", "retrain", "promote", "reject", "rollback", "history",
+    "init", "doctor", "up", "down", "ingest", "audit", "retrain", "promote", "reject", "rollback",
+    "reproduce", "history",
     "label draw", "label queue", "label import", "label export", "plan-labels", "reference show", "reference reset",
     "score", "monitor", "serve", "demo", "backtest", "explain-drift", "advise", "lineage", "recall",
     "classes add", "classes rename", "classes merge", "classes split", "classes display",
@@ -107,7 +108,7 @@ def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
 
 
 def test_flows_load_pytorch_and_its_like_only_where_they_use_them() -> None:
-    flows = ("ingest", "retrain", "score", "label", "monitor", "rollback", "demo", "deployments")
+    flows = ("ingest", "retrain", "score", "label", "monitor", "rollback", "reproduce", "demo", "deployments")
     program = f"import sys, {', '.join(f'flows.{name}' for name in flows)}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     # A server's flows would hold hundreds of megabytes all month for what they need an hour.

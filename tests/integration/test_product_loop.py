@@ -139,3 +139,17 @@ def test_retraining_on_nothing_new_is_refused_at_once_with_a_reason_on_record(
     assert (newest["kind"], newest["action"]) == ("retrain", "refused")
     assert "nothing new" in newest["reason"]
     assert newest["evidence"]["asked"] == "just because"
+
+
+def test_a_version_is_made_again_from_its_record_byte_for_byte(product: Any, perennial: Callable[..., Any]) -> None:
+    version = product.renewal["version"]
+    before = dvc(product.root, "status")
+    made = perennial("--workspace", str(product.root), "reproduce", str(version), "--json")
+    assert made.code == 0, made.err
+    found = json.loads(made.out)
+    assert (found["outcome"], found["agreement"], found["same_code"]) == ("identical", 1.0, True)
+    assert found["dataset_version"] == product.renewal["dataset_version"]
+    assert dvc(product.root, "status") == before
+    unknown = perennial("--workspace", str(product.root), "reproduce", "999")
+    assert unknown.code != 0
+    assert "999" in unknown.err

@@ -112,13 +112,22 @@ class Audit(Section):
 
 
 class Augment(Section):
-    """Changes made to training images on the fly; none may change the label."""
+    """Changes made to training images on the fly; none may change the label.
+
+    policy, crop, saturation and hue are torchvision's, image by image, which costs a tenth to half a millisecond each;
+    the others are made for a whole batch at once.
+    """
 
     shift: Annotated[float, Field(ge=0, le=0.3)] = 0.07
     rotate: Annotated[float, Field(ge=0, le=45)] = 0.0
     brightness: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     contrast: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     flip: bool = False
+    erase: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    policy: Literal["none", "trivial", "rand"] = "none"
+    crop: Annotated[float, Field(gt=0.05, le=1)] = 1.0
+    saturation: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
     cutmix: Annotated[float, Field(ge=0, le=10)] = 0.0
 

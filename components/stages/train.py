@@ -19,6 +19,7 @@ from components.model.artifact import WEIGHTS_FILE, ModelSpec, file_sha256, writ
 from components.model.images.dataset import LearningSet, StoredImages, load_learning
 from components.model.images.inputs import ImageSet
 from components.model.networks.backbones import build
+from components.model.training.contact_sheet import write_contact_sheet
 from components.model.training.imbalance import Remedy, remedy_for
 from components.model.training.progress import MetricsLog
 from components.model.training.state import RunState, run_key
@@ -29,12 +30,16 @@ from components.stages.files import METRICS_FILE, METRICS_LOG_FILE, fresh, write
 
 logger = logging.getLogger(__name__)
 
+CONTACT_SHEET = Path("augmentation") / "contact_sheet.png"
+
 MOST_REWEIGHTED = 4.0
 """How many times an image may count where training is weighted by the classes' shares in production."""
 
 
 def run(params: Params, states: Path | None = None) -> None:
     """Write a trained model: model.pt (weights only), model.json, metrics.jsonl, metrics.json, checkpoints.
+
+    And what augmentation does, on a contact sheet.
 
     states: a folder that outlives this process, where a run keeps its whole epochs; one cut off goes on from there.
     """
@@ -65,6 +70,7 @@ def run(params: Params, states: Path | None = None) -> None:
     training = replace(
         learning.data.take(learnt), weights=weights[learnt], targets=None if targets is None else targets[learnt]
     )
+    write_contact_sheet(training.images, params.train.augment, seed, folder / CONTACT_SHEET)
     remedy = remedy_for(training.labels, training.weights, spec.classes, params.train.imbalance)
     state = None if states is None else _state(states, learning, training, learnt, params)
     trained = train(

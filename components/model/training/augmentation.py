@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +22,9 @@ def augment(images: Tensor, rules: Augment) -> Tensor:
     is repeated: a black edge would tell a shifted white-ground image from an unshifted one.
     """
     number = len(images)
+    one_by_one = _image_by_image(rules, images.shape[1])
+    if one_by_one is not None:
+        images = torch.stack([one_by_one(image) for image in images.permute(0, 3, 1, 2)]).permute(0, 2, 3, 1)
     if rules.shift or rules.rotate or rules.flip:
         change = _Moves.drawn(number, images.shape[1], rules, images.device)
         pixels = change.turned(_scaled(images)) if rules.rotate else _scaled(change.shifted(images))
@@ -29,7 +35,40 @@ def augment(images: Tensor, rules: Augment) -> Tensor:
     if rules.contrast:
         mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
         pixels = mean + (pixels - mean) * _around_one(number, rules.contrast, pixels)
+    if rules.erase:
+        pixels = _erased(pixels, rules.erase)
     return pixels.clamp_(0, 1)
+
+
+@lru_cache(maxsize=8)
+def _image_by_image(rules: Augment, size: int) -> Callable[[Tensor], Tensor] | None:
+    """Return what torchvision does to one image (channels, size, size) uint8, or None where nothing is asked of it."""
+    if rules.policy == "none" and rules.crop == 1 and not rules.saturation and not rules.hue:
+        return None
+    from torchvision.transforms import v2
+
+    steps: list[Any] = []
+    if rules.policy != "none":
+        steps.append(v2.TrivialAugmentWide() if rules.policy == "trivial" else v2.RandAugment())
+    if rules.crop < 1:
+        steps.append(v2.RandomResizedCrop(size, scale=(rules.crop, 1.0), antialias=True))
+    if rules.saturation or rules.hue:  # torchvision leaves grey images as they are
+        steps.append(v2.ColorJitter(saturation=rules.saturation, hue=rules.hue))
+    composed: Callable[[Tensor], Tensor] = v2.Compose(steps)
+    return composed
+
+
+def _erased(pixels: Tensor, share: float) -> Tensor:
+    """Return images (N, channels, size, size) with a square of each, partly outside perhaps, in the batch's mean grey.
+
+    DeVries and Taylor 2017.
+    """
+    size = pixels.shape[-1]
+    half = share * size / 2
+    centre = torch.rand(len(pixels), 2, device=pixels.device) * size
+    steps = torch.arange(size, device=pixels.device) + 0.5
+    down, across = ((steps - centre[:, axis, None]).abs() < half for axis in range(2))
+    return pixels.masked_fill((down[:, :, None] & across[:, None, :])[:, None], float(pixels.mean()))
 
 
 def _around_one(number: int, width: float, like: Tensor) -> Tensor:

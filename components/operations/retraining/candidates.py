@@ -40,6 +40,7 @@ def register(
     registry = services.registry
     registry.log_artifacts(run_id, clone / params.paths.evaluation, "evaluation")
     registry.log_artifacts(run_id, clone / params.paths.audit, "audit")
+    registry.log_artifacts(run_id, clone / params.paths.model / "augmentation", "augmentation")
     display = ClassHistory.read(clone / params.paths.manifest, images=False).display
     facts = {"dataset_version": dataset, "git_commit": commit, "cause": attempt.cause, "reason": attempt.reason}
     version = registry.register(

@@ -27,6 +27,11 @@ _PACKAGED = {
 }
 
 
+def has_package(backbone: str) -> bool:
+    """Return whether a Python package brings weights of this backbone, installed or not."""
+    return backbone in _PACKAGED
+
+
 def packaged_weights(backbone: str) -> Path:
     """Return the file with a backbone's weights that an installed package brings, its SHA-256 checked.
 

@@ -157,7 +157,7 @@ class Train(Section):
 
     backbone: str = "small_cnn"
     pretrained: str = "none"
-    epochs: Positive = 12
+    epochs: Positive = 18
     batch_size: Positive = 128
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.003
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"

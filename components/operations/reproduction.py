@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from components.data.code_lock import code_digest
@@ -24,7 +25,6 @@ from components.operations.retraining.comparison import clone_reader, probabilit
 from components.operations.services import Services
 from components.params import Params, load_params
 from components.registry.artifacts import artifact_sha256
-from components.stages import STAGES
 from components.store import champions
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def rebuild_and_compare(services: Services, version: int) -> Reproduction:
         origin=workspace.origin, state=workspace.state, commit=model.git_commit, targets=targets
     ) as root:  # fmt: skip
         params = load_params(root / "params.yaml")
-        for stage in STAGES:
+        for stage in yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]:
             _run_stage(stage, root)
         registered, rebuilt = load_predictor(services, model), Predictor(root / params.paths.export)
         labels, theirs, ours = _answers(services, root, params, registered, rebuilt)

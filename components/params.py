@@ -216,12 +216,19 @@ class SuspectedChange(Section):
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
+class Report(Section):
+    """How many images each further question of the report is asked of; 0 leaves the question out."""
+
+    linear_images: Annotated[int, Field(ge=0, le=5000)] = 2000
+
+
 class Evaluate(Section):
     """How a trained model is measured."""
 
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     ece_bins: Annotated[int, Field(ge=2)] = 15
     batch_size: Positive = 512
+    report: Report = Report()
 
 
 class Export(Section):

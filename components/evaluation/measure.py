@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from components.errors import DataError
 from components.evaluation.metrics import Answers, classification_report
+from components.evaluation.ranking import macro_auroc
+from components.evaluation.scores import score_intervals
 from components.model.calibration import fit_calibration
 from components.params import Evaluate
 
@@ -26,6 +28,7 @@ class Part:
 def measure(parts: Mapping[str, Part], classes: Sequence[str], rules: Evaluate) -> dict[str, Any]:
     """Return temperature, calibration error before and after it, and the calibrated metrics of every part.
 
+    The judged part has "roc_auc" and "intervals" of its further scores beside what every part has.
     parts: the first is the one to judge calibration on; "validation", which the temperature is fitted on, must be
     among them. Raises DataError if it is not.
     """
@@ -36,6 +39,14 @@ def measure(parts: Mapping[str, Part], classes: Sequence[str], rules: Evaluate) 
     judged = next(iter(parts))
     before = Answers.of(parts[judged].logits, parts[judged].labels, temperature=1.0)
     answers = {name: Answers.of(part.logits, part.labels, temperature) for name, part in parts.items()}
+    reports = {
+        name: classification_report(of_part, classes, bootstrap=rules.bootstrap, ece_bins=rules.ece_bins)
+        for name, of_part in answers.items()
+    }
+    reports[judged] |= {
+        "roc_auc": macro_auroc(parts[judged].logits, parts[judged].labels, temperature),
+        "intervals": score_intervals(answers[judged], bins=rules.ece_bins, bootstrap=rules.bootstrap),
+    }
     return {
         "calibration": {
             "temperature": temperature,
@@ -45,8 +56,5 @@ def measure(parts: Mapping[str, Part], classes: Sequence[str], rules: Evaluate) 
             "ece_before": round(before.calibration_error(rules.ece_bins), 5),
             "ece_after": round(answers[judged].calibration_error(rules.ece_bins), 5),
         },
-        "parts": {
-            name: classification_report(of_part, classes, bootstrap=rules.bootstrap, ece_bins=rules.ece_bins)
-            for name, of_part in answers.items()
-        },
+        "parts": reports,
     }

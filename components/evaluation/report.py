@@ -10,6 +10,9 @@ import numpy as np
 
 from components.evaluation.confusion import Confusion
 from components.evaluation.metrics import Answers
+from components.evaluation.page.section import escaped as _cell
+from components.evaluation.page.section import percents as _interval
+from components.evaluation.page.sections import PARTS, headline
 from components.model.calibration import reliability
 
 SHOWN_CLASSES = 50
@@ -29,9 +32,13 @@ def markdown(metrics: Mapping[str, Any]) -> str:
         f"of whose labels about {100 * calibration['label_noise']:.1f} % look wrong at random: "
         f"calibration error on the {calibration['measured_on']} set {calibration['ece_before']:.3f} before, "
         f"{calibration['ece_after']:.3f} after. Wrong labels make that error look larger, by up to their share.",
+        *headline(metrics).markdown(),
     ]
     for name, part in metrics["parts"].items():
         lines += ["", *_part(name, part)]
+    for make in PARTS:
+        section = make(metrics)
+        lines += [] if section is None else section.markdown()
     return "\n".join(lines) + "\n"
 
 
@@ -121,17 +128,3 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         f"| {_interval(row['recall'])} | {_interval(row['f1'])} |"
         for row in rows
     ]
-
-
-def _interval(value: Mapping[str, float] | None) -> str:
-    if value is None:
-        return "n/a"
-    return f"{100 * value['value']:.1f} % ({100 * value['low']:.1f}–{100 * value['high']:.1f})"
-
-
-def _cell(text: str) -> str:
-    """Return a name that cannot leave its place in Markdown or the HTML made from it."""
-    escaped = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for mark in "\\`*[]|":
-        escaped = escaped.replace(mark, f"&#{ord(mark)};")
-    return escaped

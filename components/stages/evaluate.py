@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import logging
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 from torch import nn
 
 from components.data.manifest import without
 from components.errors import DataError
 from components.evaluation.confusion import Confusion
+from components.evaluation.examine import examine
+from components.evaluation.judged import Judged
 from components.evaluation.measure import Part, measure
 from components.evaluation.metrics import Answers
+from components.evaluation.page.page import PAGE_FILE, Pictures, png_uri, write_report_page
+from components.evaluation.page.pictures import confused_pairs
 from components.evaluation.report import draw_confusion, draw_reliability, markdown
 from components.labels.stale import read_stale
 from components.model.answering import predict_logits
@@ -28,40 +37,65 @@ EVALUATED = ("frozen_test", "validation", "golden", "test")
 
 
 def run(params: Params) -> None:
-    """Write what the model gets right on images it did not learn: metrics.json, report.md and two pictures."""
+    """Write what the model gets right on images it did not learn: metrics.json, report.md and .html, two pictures."""
     network, spec = restore(Path(params.paths.model))
     stored = StoredImages.of(params)
     _same_classes(stored, spec)
     outdated = read_stale(Path(params.paths.audit))
-    parts = _logits_of_parts(stored, network, spec, params.evaluate.batch_size, outdated)
+    answered = _answered(stored, network, spec, params.evaluate.batch_size, outdated)
+    parts = {name: one.part for name, one in answered.items()}
     metrics = measure(parts, spec.classes, params.evaluate)
     metrics = {"backbone": spec.backbone, "class_names": list(spec.classes), "out_of_date": len(outdated), **metrics}
 
     folder = fresh(params.paths.evaluation)
+    name, temperature = metrics["calibration"]["measured_on"], metrics["calibration"]["temperature"]
+    part = parts[name]
+    before, after = (Answers.of(part.logits, part.labels, degrees) for degrees in (1.0, temperature))
+    judged = Judged(network, spec, stored, answered[name].rows, after, answered[name].brightness, temperature)
+    metrics |= {"images_per_second": _speed(answered), **examine(judged, outdated, params.evaluate)}
     write_json(folder / METRICS_FILE, metrics)
     (folder / "report.md").write_text(markdown(metrics), encoding="utf-8")
-    judged = metrics["calibration"]["measured_on"]
-    part, temperature = parts[judged], metrics["calibration"]["temperature"]
-    before, after = (Answers.of(part.logits, part.labels, degrees) for degrees in (1.0, temperature))
     draw_confusion(
         Confusion.of(part.labels, after.predicted, len(spec.classes)), spec.classes, folder / "confusion.png"
     )
     curves = {"before": before, "after temperature scaling": after}
     draw_reliability(curves, params.evaluate.ece_bins, folder / "reliability.png")
-    logger.info("evaluate: accuracy %.4f on %s", metrics["parts"][judged]["accuracy"]["value"], judged)
+    pictures = Pictures(png_uri(folder / "confusion.png"), png_uri(folder / "reliability.png"), confused_pairs(judged))
+    write_report_page(metrics, pictures, folder / PAGE_FILE)
+    logger.info("evaluate: accuracy %.4f on %s", metrics["parts"][name]["accuracy"]["value"], name)
 
 
-def _logits_of_parts(
+@dataclass(frozen=True, slots=True, eq=False)
+class _Answered:
+    """One set: its rows of the manifest, the network's answers, brightness (N,) in 0..1, seconds of computing."""
+
+    rows: pa.Table
+    part: Part
+    brightness: NDArray[np.float64]
+    seconds: float
+
+
+def _answered(
     stored: StoredImages, network: nn.Module, spec: ModelSpec, batch_size: int, outdated: frozenset[str]
-) -> dict[str, Part]:
+) -> dict[str, _Answered]:
 
-    parts = {}
+    found = {}
     for name in EVALUATED:
         rows = without(stored.manifest.select(name), outdated)
         if len(rows):
             images = stored.pixels(rows, spec.preprocess)
-            parts[name] = Part(predict_logits(network, images, spec.preprocess, batch_size), stored.labels(rows))
-    return parts
+            started = time.perf_counter()
+            logits = predict_logits(network, images, spec.preprocess, batch_size)
+            seconds = time.perf_counter() - started
+            brightness = images.mean(axis=(1, 2, 3)) / 255
+            found[name] = _Answered(rows, Part(logits, stored.labels(rows)), brightness, seconds)
+    return found
+
+
+def _speed(answered: dict[str, _Answered]) -> float:
+    """Return the images a second that the network answered, without reading them."""
+    seconds = sum(one.seconds for one in answered.values())
+    return round(sum(len(one.rows) for one in answered.values()) / max(seconds, 1e-9), 1)
 
 
 def _same_classes(stored: StoredImages, spec: ModelSpec) -> None:

@@ -190,6 +190,16 @@ def test_evaluation_judges_the_frozen_test_set_and_the_golden_one(finished):
     assert all((finished / "artifacts/evaluation" / name).is_file() for name in ("confusion.png", "reliability.png"))
 
 
+def test_evaluation_leaves_a_page_with_pictures_slices_and_baselines(finished):
+    metrics = read_json(finished / "artifacts/evaluation/metrics.json")
+    part = metrics["parts"]["frozen_test"]
+    assert part["roc_auc"]["value"] > 0.97
+    assert part["baseline"]["accuracy"] < metrics["baselines"]["linear"]["accuracy"]["value"]
+    assert {row["by"] for row in metrics["slices"]} == {"brightness"}
+    page = (finished / "artifacts/evaluation/report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png") > 10
+
+
 def test_exported_model_knows_what_people_labelled_in_production(finished):
     predictor = Predictor(finished / "artifacts/export", threads=1)
     fresh = range(1600, 1797)

@@ -148,7 +148,7 @@ def test_hostile_class_names_cannot_leave_their_cell():
     assert "](javascript" not in text
     assert "\n# head" not in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert {row.count("|") for row in rows} == {4, 7}  # the table of errors, and that of classes
+    assert {row.count("|") for row in rows} == {3, 4, 7}  # the headline, the table of errors, and that of classes
 
 
 def test_pictures_are_drawn_with_any_class_name(tmp_path):

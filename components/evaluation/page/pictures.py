@@ -1,0 +1,44 @@
+"""Which images the report shows, decoded when they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from components.evaluation.confusion import Confusion
+from components.evaluation.judged import Judged
+from components.evaluation.page.page import Pair, Shown
+from components.pages.page import data_uri
+
+MOST_PAIRS = 8
+MOST_OF_A_PAIR = 6
+
+
+def confused_pairs(judged: Judged) -> list[Pair]:
+    """Return the commonest errors with pictures, the surest wrong answers first."""
+    answers, names = judged.answers, judged.spec.classes
+    pairs = []
+    for label, said, many in Confusion.of(answers.labels, answers.predicted, len(names)).worst(MOST_PAIRS):
+        wrong = np.flatnonzero((answers.labels == label) & (answers.predicted == said))
+        surest = wrong[np.argsort(-answers.confidence[wrong], kind="stable")[:MOST_OF_A_PAIR]]
+        typical = np.flatnonzero((answers.labels == said) & (answers.predicted == said))
+        best = typical[np.argsort(-answers.confidence[typical], kind="stable")[:1]]
+        shown = tuple(show(judged, int(place)) for place in surest)
+        pairs.append(Pair(names[label], names[said], many, shown, show(judged, int(best[0])) if len(best) else None))
+    return pairs
+
+
+def show(judged: Judged, place: int) -> Shown:
+    """Return one image with what the model said of it."""
+    row: dict[str, Any] = judged.rows.slice(place, 1).to_pylist()[0]
+    said = f"{100 * judged.answers.confidence[place]:.0f} % sure"
+    return Shown(data_uri(judged.stored.image(row)), row["name"] or "", said)
+
+
+def surest_errors(judged: Judged, most: int) -> Sequence[int]:
+    """Return the places of at most `most` wrong answers, the surest first."""
+    wrong = np.flatnonzero(~judged.answers.right)
+    order = np.argsort(-judged.answers.confidence[wrong], kind="stable")[:most]
+    return [int(place) for place in wrong[order]]

@@ -1,0 +1,114 @@
+"""What the report says of an evaluation's metrics, part by part. A part whose metrics are not there is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from components.evaluation.page.section import Section, Table, images, number, percent, percents
+from components.evaluation.slices import FEW_IMAGES
+
+MOST_CLASS_ROWS = 60
+Metrics = Mapping[str, Any]
+
+
+def judged_part(metrics: Metrics) -> Metrics:
+    """Return the metrics of the set that the model is judged on."""
+    part: Metrics = metrics["parts"][metrics["calibration"]["measured_on"]]
+    return part
+
+
+def headline(metrics: Metrics) -> Section:
+    """Return how good the model is on the judged set, beside what needs no network."""
+    part, calibration = judged_part(metrics), metrics["calibration"]
+    more, ranked = part.get("intervals", {}), part.get("roc_auc")
+    rows = [("Accuracy", percents(part["accuracy"])), ("Macro-F1", percents(part["macro_f1"]))]
+    if part["top5"] is not None:
+        rows.append(("Top-5 accuracy", percents(more["top5"]) if more else percent(part["top5"])))
+    if ranked is not None:
+        rows.append(("ROC-AUC, one class against the rest, mean over classes", number(ranked)))
+    rows += [
+        ("Brier score (0 is best)", number(more["brier"]) if more else f"{part['brier']:.3f}"),
+        ("Calibration error before temperature scaling", f"{calibration['ece_before']:.3f}"),
+        ("Calibration error after", number(more["ece"]) if more else f"{part['ece']:.3f}"),
+    ]
+    majority = part["baseline"]
+    rows.append((f"Baseline: always answering {majority['class']}, accuracy", percent(majority["accuracy"])))
+    linear, warnings = metrics.get("baselines", {}).get("linear"), []
+    if linear is not None:
+        rows.append(
+            (
+                f"Baseline: linear, on small pixels of {images(linear['learnt_from'])}, accuracy",
+                percents(linear["accuracy"]),
+            )
+        )
+        rows.append(("Baseline: linear, macro-F1", percent(linear["macro_f1"])))
+        if part["accuracy"]["value"] <= linear["accuracy"]["high"]:
+            warnings.append(
+                "The network is not surely better than a linear classifier of small pixels. Look at the training below "
+                "and at the labels before trusting it."
+            )
+    where = metrics["calibration"]["measured_on"]
+    words = f"{images(part['images'])} of {where}, never learnt from. In brackets: 95 % intervals."
+    return Section("headline", "How good it is", (words,), tuple(warnings), Table(("Measure", "Value"), tuple(rows)))
+
+
+def other_sets(metrics: Metrics) -> Section | None:
+    """Return the other sets of images in one line each."""
+    judged = metrics["calibration"]["measured_on"]
+    rows = tuple(
+        (name, f"{part['images']:,}", percents(part["accuracy"]), percents(part["macro_f1"]), f"{part['ece']:.3f}")
+        for name, part in metrics["parts"].items()
+        if name != judged
+    )
+    head = ("Set", "Images", "Accuracy", "Macro-F1", "Calibration error")
+    return Section("sets", "Other sets of images", table=Table(head, rows)) if rows else None
+
+
+def classes(metrics: Metrics) -> Section:
+    """Return every class of the judged set, worst F1 first."""
+    rows = sorted(
+        (r for r in judged_part(metrics)["classes"] if r["images"]), key=lambda r: (r["f1"]["value"], r["name"])
+    )
+    few = [row["name"] for row in rows if row["images"] < FEW_IMAGES]
+    told = ", ".join(few[:10]) + (f" and {len(few) - 10} more" if len(few) > 10 else "")
+    warnings = (f"Fewer than {FEW_IMAGES} images, so wide intervals: {told}.",) if few else ()
+    left = len(rows) - MOST_CLASS_ROWS
+    table = tuple(
+        (r["name"], f"{r['images']:,}", percents(r["precision"]), percents(r["recall"]), percents(r["f1"]))
+        for r in rows[:MOST_CLASS_ROWS]
+    )
+    notes = (f"{left:,} better classes are in metrics.json.",) if left > 0 else ()
+    head = ("Class", "Images", "Precision", "Recall", "F1")
+    return Section("classes", "Class by class, worst first", (), warnings, Table(head, table), notes)
+
+
+def confused(metrics: Metrics) -> Section | None:
+    """Return the commonest errors."""
+    rows = tuple((e["label"], e["predicted"], f"{e['images']:,}") for e in judged_part(metrics)["confused"])
+    head = ("Label", "Taken for", "Images")
+    return Section("confused", "Most often confused", table=Table(head, rows)) if rows else None
+
+
+def slices(metrics: Metrics) -> Section | None:
+    """Return the slices, worst first."""
+    found = metrics.get("slices")
+    if not found:
+        return None
+    rows = tuple(
+        (
+            f"{row['by']}: {row['value']}", f"{row['images']:,}", percents(row["accuracy"]),
+            "few images" if row["images"] < FEW_IMAGES else "",
+        )
+        for row in found
+    )  # fmt: skip
+    where = metrics["calibration"]["measured_on"]
+    words = (
+        f"Images of {where} that have something in common beside their class. Worst first: by where the interval ends."
+    )
+    return Section("slices", "Slices", (words,), table=Table(("Slice", "Images", "Accuracy", ""), rows))
+
+
+Part = Callable[[Metrics], Section | None]
+PARTS: tuple[Part, ...] = (slices,)
+"""What follows the judged set's own numbers."""

@@ -4,29 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow as pa
+
 from components.data.manifest import without
 from components.evaluation.baseline import linear_baseline
 from components.evaluation.judged import Judged, drawn
+from components.evaluation.metrics import Answers
 from components.evaluation.slices import slice_rows
+from components.evaluation.training.curve import Epoch
+from components.evaluation.training.diagnosis import diagnose
+from components.model.answering import predict_logits
 from components.params import Evaluate
 
 MOST_JUDGED = 2_000  # images that the linear baseline answers
+MOST_LEARNT = 1_000  # images learnt from that the network answers
 
 
-def examine(judged: Judged, outdated: frozenset[str], rules: Evaluate) -> dict[str, Any]:
-    """Return what metrics.json says beside the metrics of the sets. outdated: images whose labels no longer count."""
+def examine(
+    judged: Judged, validation: Answers, epochs: tuple[Epoch, ...], outdated: frozenset[str], rules: Evaluate
+) -> dict[str, Any]:
+    """Return what metrics.json says beside the metrics of the sets.
+
+    epochs: of the training. outdated: images whose labels no longer count.
+    """
+    learnt = without(judged.stored.manifest.select("train"), outdated)
     return {
-        "baselines": {"linear": _linear(judged, outdated, rules.report.linear_images)},
+        "baselines": {"linear": _linear(judged, learnt, rules.report.linear_images)},
+        "training": _training(judged, validation, epochs, learnt, rules.batch_size),
         "slices": slice_rows(judged.answers.right, judged.properties()),
     }
 
 
-def _linear(judged: Judged, outdated: frozenset[str], most: int) -> dict[str, Any] | None:
-    stored, preprocess = judged.stored, judged.spec.preprocess
-    learnt = without(stored.manifest.select("train"), outdated)
+def _linear(judged: Judged, learnt: pa.Table, most: int) -> dict[str, Any] | None:
     if not most or not len(learnt):
         return None
-    rows = learnt.take(drawn(len(learnt), most))
+    stored, preprocess = judged.stored, judged.spec.preprocess
+    rows = learnt.take(pa.array(drawn(len(learnt), most)))
     asked = judged.drawn(MOST_JUDGED)
     return linear_baseline(
         stored.pixels(rows, preprocess),
@@ -35,3 +48,17 @@ def _linear(judged: Judged, outdated: frozenset[str], most: int) -> dict[str, An
         judged.labels[asked],
         len(judged.spec.classes),
     )
+
+
+def _training(
+    judged: Judged, validation: Answers, epochs: tuple[Epoch, ...], learnt: pa.Table, batch_size: int
+) -> dict[str, Any]:
+    """Return the diagnosis, and how many images of the training split are answered with their label."""
+    found = diagnose(epochs, validation.labels, validation.predicted).as_json()
+    if not len(learnt):
+        return {**found, "epochs": len(epochs), "learnt": None, "learnt_images": 0}
+    rows = learnt.take(pa.array(drawn(len(learnt), MOST_LEARNT)))
+    pixels = judged.stored.pixels(rows, judged.spec.preprocess)
+    said = predict_logits(judged.network, pixels, judged.spec.preprocess, batch_size).argmax(axis=1)
+    right = float((said == judged.stored.labels(rows)).mean())
+    return {**found, "epochs": len(epochs), "learnt": round(right, 5), "learnt_images": len(rows)}

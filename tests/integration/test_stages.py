@@ -196,7 +196,11 @@ def test_evaluation_leaves_a_page_with_pictures_slices_and_baselines(finished):
     assert part["roc_auc"]["value"] > 0.97
     assert part["baseline"]["accuracy"] < metrics["baselines"]["linear"]["accuracy"]["value"]
     assert {row["by"] for row in metrics["slices"]} == {"brightness"}
+    assert metrics["training"]["epochs"] == read_json(finished / "artifacts/model/metrics.json")["epochs"]
+    assert metrics["training"]["state"] in ("fine", "still improving")
+    assert metrics["training"]["learnt"] > 0.85
     page = (finished / "artifacts/evaluation/report.html").read_text(encoding="utf-8")
+    assert page.count("<polyline") == 4
     assert page.count("data:image/png") > 10
 
 

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from components.evaluation.measure import Part, measure
+from components.evaluation.page.chart import line_chart
 from components.evaluation.page.page import Pair, Pictures, Shown, write_report_page
 from components.evaluation.report import markdown
 from components.evaluation.slices import slice_rows
@@ -29,6 +30,10 @@ def metrics() -> dict:
     return {
         "backbone": "small_cnn", "class_names": list(HOSTILE), **measured,
         "baselines": {"linear": {"accuracy": accuracy, "macro_f1": 0.8, "learnt_from": 300, "images": 400}},
+        "training": {
+            "state": "overfitted", "words": "It fell.", "remedy": "Raise <it>.", "epochs": 5, "learnt": 0.9,
+            "learnt_images": 10,
+        },
         "slices": slice_rows(right, {"source": ["<img src=x>"] * 150 + ["b"] * 200 + ["c"] * 50}),
     }  # fmt: skip
 
@@ -36,7 +41,8 @@ def metrics() -> dict:
 def page(metrics, tmp_path, **more) -> str:
     shown = Shown(PICTURE, "<b>name</b>.png", "98 % sure")
     pairs = [Pair(HOSTILE[0], HOSTILE[1], 3, (shown,), shown)]
-    write_report_page(metrics, Pictures(PICTURE, PICTURE, pairs, **more), tmp_path / "report.html")
+    curves = [line_chart("Loss", {"a": [1.0, 0.5], "b": [1.2, None]}, level=(0.9, "guessing"))]
+    write_report_page(metrics, Pictures(PICTURE, PICTURE, pairs, curves, **more), tmp_path / "report.html")
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
@@ -58,6 +64,9 @@ def test_page_and_markdown_tell_the_same_numbers(metrics, tmp_path):
     assert f"{part['roc_auc']['value']:.3f} (" in told
     assert "Baseline: linear" in told
     assert "few images" in told
+    assert "Overfitted. It fell." in told
+    assert "<polyline" in text
+    assert "What to do: Raise &lt;it&gt;." in text
 
 
 def test_network_that_is_no_better_than_a_line_is_warned_of(metrics, tmp_path):

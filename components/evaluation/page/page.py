@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.evaluation.page.chart import Chart
 from components.evaluation.page.section import images, percent
 from components.evaluation.page.sections import PARTS, classes, confused, headline, judged_part, other_sets
 
@@ -41,6 +42,7 @@ class Pictures:
     confusion: str
     reliability: str
     pairs: Sequence[Pair] = ()
+    curves: Sequence[Chart] = ()
 
 
 def write_report_page(metrics: Mapping[str, Any], pictures: Pictures, path: Path) -> None:

@@ -9,7 +9,10 @@ import numpy as np
 
 from components.evaluation.confusion import Confusion
 from components.evaluation.judged import Judged
+from components.evaluation.page.chart import Chart, line_chart
 from components.evaluation.page.page import Pair, Shown
+from components.evaluation.training.curve import Epoch
+from components.evaluation.training.diagnosis import Guess
 from components.pages.page import data_uri
 
 MOST_PAIRS = 8
@@ -28,6 +31,25 @@ def confused_pairs(judged: Judged) -> list[Pair]:
         shown = tuple(show(judged, int(place)) for place in surest)
         pairs.append(Pair(names[label], names[said], many, shown, show(judged, int(best[0])) if len(best) else None))
     return pairs
+
+
+def training_charts(epochs: Sequence[Epoch], guess: Guess) -> list[Chart]:
+    """Return the training's losses and what it reached on validation, epoch by epoch."""
+    losses = line_chart(
+        "Loss",
+        {
+            "training, with smoothing, mixing and weights": [epoch.train_loss for epoch in epochs],
+            "validation": [epoch.validation_loss for epoch in epochs],
+        },
+        level=(guess.loss, "guessing"),
+    )
+    reached = line_chart(
+        "On validation images",
+        {"accuracy": [epoch.accuracy for epoch in epochs], "macro-F1": [epoch.macro_f1 for epoch in epochs]},
+        level=(guess.accuracy, "commonest class"),
+        shares=True,
+    )
+    return [chart for chart in (losses, reached) if chart is not None]
 
 
 def show(judged: Judged, place: int) -> Shown:

@@ -109,6 +109,22 @@ def slices(metrics: Metrics) -> Section | None:
     return Section("slices", "Slices", (words,), table=Table(("Slice", "Images", "Accuracy", ""), rows))
 
 
+def training(metrics: Metrics) -> Section | None:
+    """Return what the training's curves show."""
+    found = metrics.get("training")
+    if found is None:
+        return None
+    words = [f"{found['state'].capitalize()}. {found['words']}"]
+    if found["learnt"] is not None:
+        learnt, held = percent(found["learnt"]), percent(metrics["parts"]["validation"]["accuracy"]["value"])
+        many = images(found["learnt_images"])
+        words.append(
+            f"{learnt} of {many} it learnt from are answered with their label; {held} of the validation images."
+        )
+    warnings = (f"What to do: {found['remedy']}",) if found["remedy"] else ()
+    return Section("training", "Training", tuple(words), warnings)
+
+
 Part = Callable[[Metrics], Section | None]
-PARTS: tuple[Part, ...] = (slices,)
+PARTS: tuple[Part, ...] = (training, slices)
 """What follows the judged set's own numbers."""

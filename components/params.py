@@ -220,6 +220,11 @@ class Report(Section):
     """How many images each further question of the report is asked of; 0 leaves the question out."""
 
     linear_images: Annotated[int, Field(ge=0, le=5000)] = 2000
+    corrupted_images: Annotated[int, Field(ge=0)] = 100
+    attacked_images: Annotated[int, Field(ge=0)] = 64
+    attack_epsilon: Annotated[float, Field(gt=0, le=0.5)] = 0.0157
+    attack_steps: Annotated[int, Field(ge=1, le=100)] = 5
+    five_looks_images: Annotated[int, Field(ge=0)] = 500
 
 
 class Evaluate(Section):

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from components.data.manifest import without
 from components.evaluation.baseline import linear_baseline
-from components.evaluation.judged import Judged, drawn
+from components.evaluation.judged import IntArray, Judged, drawn
 from components.evaluation.metrics import Answers
+from components.evaluation.robustness.measured import attacked_accuracy, corrupted_accuracy, looked_at_five_times
 from components.evaluation.slices import slice_rows
 from components.evaluation.training.curve import Epoch
 from components.evaluation.training.diagnosis import diagnose
 from components.model.answering import predict_logits
-from components.params import Evaluate
+from components.params import Evaluate, Train
 
 MOST_JUDGED = 2_000  # images that the linear baseline answers
 MOST_LEARNT = 1_000  # images learnt from that the network answers
 
 
 def examine(
-    judged: Judged, validation: Answers, epochs: tuple[Epoch, ...], outdated: frozenset[str], rules: Evaluate
+    judged: Judged,
+    validation: Answers,
+    epochs: tuple[Epoch, ...],
+    outdated: frozenset[str],
+    *,
+    rules: Evaluate,
+    train: Train,
 ) -> dict[str, Any]:
     """Return what metrics.json says beside the metrics of the sets.
 
@@ -32,6 +43,7 @@ def examine(
         "baselines": {"linear": _linear(judged, learnt, rules.report.linear_images)},
         "training": _training(judged, validation, epochs, learnt, rules.batch_size),
         "slices": slice_rows(judged.answers.right, judged.properties()),
+        **_robustness(judged, rules, flip=train.augment.flip),
     }
 
 
@@ -48,6 +60,28 @@ def _linear(judged: Judged, learnt: pa.Table, most: int) -> dict[str, Any] | Non
         judged.labels[asked],
         len(judged.spec.classes),
     )
+
+
+def _robustness(judged: Judged, rules: Evaluate, *, flip: bool) -> dict[str, Any]:
+    """Return accuracy on worse images, under attack and over five looks, each None where it is not asked."""
+    limits, preprocess = rules.report, judged.spec.preprocess
+
+    def answer(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return predict_logits(judged.network, images, preprocess, rules.batch_size)
+
+    def asked(most: int, question: Callable[[NDArray[np.uint8], IntArray], dict[str, Any]]) -> dict[str, Any] | None:
+        places = judged.drawn(most)
+        return question(judged.pixels(places), judged.labels[places]) if len(places) else None
+
+    attack = partial(
+        attacked_accuracy, judged.network, preprocess, epsilon=limits.attack_epsilon, steps=limits.attack_steps
+    )
+    five = partial(looked_at_five_times, answer, temperature=judged.temperature, flip=flip)
+    return {
+        "robustness": asked(limits.corrupted_images, partial(corrupted_accuracy, answer)),
+        "attacks": asked(limits.attacked_images, attack),
+        "five_looks": asked(limits.five_looks_images, five),
+    }
 
 
 def _training(

@@ -10,9 +10,10 @@ import numpy as np
 
 from components.evaluation.confusion import Confusion
 from components.evaluation.metrics import Answers
+from components.evaluation.page.further_sections import PARTS
 from components.evaluation.page.section import escaped as _cell
 from components.evaluation.page.section import percents as _interval
-from components.evaluation.page.sections import PARTS, headline
+from components.evaluation.page.sections import headline
 from components.model.calibration import reliability
 
 SHOWN_CLASSES = 50

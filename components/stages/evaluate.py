@@ -56,7 +56,7 @@ def run(params: Params) -> None:
     judged = Judged(network, spec, stored, answered[name].rows, after, answered[name].brightness, temperature)
     epochs = read_curve(Path(params.paths.model) / METRICS_LOG_FILE)
     held_back = Answers.of(parts["validation"].logits, parts["validation"].labels, temperature)
-    further = examine(judged, held_back, epochs, outdated, params.evaluate)
+    further = examine(judged, held_back, epochs, outdated, rules=params.evaluate, train=params.train)
     metrics |= {"images_per_second": _speed(answered), **further}
     write_json(folder / METRICS_FILE, metrics)
     (folder / "report.md").write_text(markdown(metrics), encoding="utf-8")

@@ -199,6 +199,9 @@ def test_evaluation_leaves_a_page_with_pictures_slices_and_baselines(finished):
     assert metrics["training"]["epochs"] == read_json(finished / "artifacts/model/metrics.json")["epochs"]
     assert metrics["training"]["state"] in ("fine", "still improving")
     assert metrics["training"]["learnt"] > 0.85
+    assert metrics["attacks"]["pgd"] <= metrics["attacks"]["fgsm"] < metrics["attacks"]["clean"]
+    assert metrics["robustness"]["mean"] < metrics["robustness"]["clean"]["value"]
+    assert metrics["five_looks"]["images"] == part["images"]
     page = (finished / "artifacts/evaluation/report.html").read_text(encoding="utf-8")
     assert page.count("<polyline") == 4
     assert page.count("data:image/png") > 10

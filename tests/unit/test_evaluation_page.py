@@ -34,6 +34,15 @@ def metrics() -> dict:
             "state": "overfitted", "words": "It fell.", "remedy": "Raise <it>.", "epochs": 5, "learnt": 0.9,
             "learnt_images": 10,
         },
+        "robustness": {
+            "images": 50, "clean": accuracy, "mean": 0.4,
+            "corruptions": {"haze": [0.5, 0.4, 0.3, 0.2, 0.1], "JPEG": [0.6, 0.5, 0.5, 0.5, 0.4]},
+        },
+        "attacks": {"images": 9, "epsilon": 0.0157, "steps": 5, "clean": 0.9, "fgsm": 0.337, "pgd": 0.118},
+        "five_looks": {
+            "images": 9, "views": 5, "flip": True, "once": {"accuracy": accuracy, "macro_f1": 0.61, "brier": 0.4},
+            "averaged": {"accuracy": accuracy, "macro_f1": 0.662, "brier": 0.35},
+        },
         "slices": slice_rows(right, {"source": ["<img src=x>"] * 150 + ["b"] * 200 + ["c"] * 50}),
     }  # fmt: skip
 
@@ -64,6 +73,10 @@ def test_page_and_markdown_tell_the_same_numbers(metrics, tmp_path):
     assert f"{part['roc_auc']['value']:.3f} (" in told
     assert "Baseline: linear" in told
     assert "few images" in told
+    assert "| haze | 50 % | 40 % | 30 % | 20 % | 10 % |\n| JPEG" in told
+    for words in ("11.8 %", "66.2 %", "two of them mirrored"):
+        assert words in text
+        assert words in told
     assert "Overfitted. It fell." in told
     assert "<polyline" in text
     assert "What to do: Raise &lt;it&gt;." in text

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from components.evaluation.page.chart import Chart
+from components.evaluation.page.further_sections import PARTS
 from components.evaluation.page.section import images, percent
-from components.evaluation.page.sections import PARTS, classes, confused, headline, judged_part, other_sets
+from components.evaluation.page.sections import classes, confused, headline, judged_part, other_sets
 
 PAGE_FILE = "report.html"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from components.evaluation.page.section import Section, Table, images, number, percent, percents
@@ -75,11 +75,11 @@ def classes(metrics: Metrics) -> Section:
     warnings = (f"Fewer than {FEW_IMAGES} images, so wide intervals: {told}.",) if few else ()
     left = len(rows) - MOST_CLASS_ROWS
     table = tuple(
-        (r["name"], f"{r['images']:,}", percents(r["precision"]), percents(r["recall"]), percents(r["f1"]))
+        (r["name"], f"{r['images']:,}", percents(r["f1"]), percents(r["precision"]), percents(r["recall"]))
         for r in rows[:MOST_CLASS_ROWS]
     )
     notes = (f"{left:,} better classes are in metrics.json.",) if left > 0 else ()
-    head = ("Class", "Images", "Precision", "Recall", "F1")
+    head = ("Class", "Images", "F1", "Precision", "Recall")
     return Section("classes", "Class by class, worst first", (), warnings, Table(head, table), notes)
 
 
@@ -123,8 +123,3 @@ def training(metrics: Metrics) -> Section | None:
         )
     warnings = (f"What to do: {found['remedy']}",) if found["remedy"] else ()
     return Section("training", "Training", tuple(words), warnings)
-
-
-Part = Callable[[Metrics], Section | None]
-PARTS: tuple[Part, ...] = (training, slices)
-"""What follows the judged set's own numbers."""

@@ -1,0 +1,71 @@
+"""What the report says beyond the set's own numbers: worse images, attacks, further looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from components.evaluation.page.section import Section, Table, images, percent, percents
+from components.evaluation.page.sections import Metrics, slices, training
+
+
+def robustness(metrics: Metrics) -> Section | None:
+    """Return the accuracy on corrupted images."""
+    found = metrics.get("robustness")
+    if found is None:
+        return None
+    by_kind = sorted(found["corruptions"].items(), key=lambda one: (sum(one[1]), one[0]))
+    rows = tuple((kind, *(f"{100 * share:.0f} %" for share in shares)) for kind, shares in by_kind)
+    means = np.mean([shares for _, shares in by_kind], axis=0)
+    rows += (("all of them, mean", *(f"{100 * share:.0f} %" for share in means)),)
+    words = (
+        f"{images(found['images'])}, made worse in {len(by_kind)} ways at five severities. As they are, "
+        f"{percents(found['clean'])} are right; made worse, {percent(found['mean'])} on average. Worst first: "
+        f"{by_kind[0][0]}."
+    )
+    head = ("Corruption", *(f"Severity {n}" if n == 1 else str(n) for n in range(1, 6)))
+    return Section("robustness", "Worse images", (words,), table=Table(head, rows))
+
+
+def attacks(metrics: Metrics) -> Section | None:
+    """Return the accuracy on attacked images."""
+    found = metrics.get("attacks")
+    if found is None:
+        return None
+    words = (
+        f"{images(found['images'])}, changed by somebody who knows the network, no pixel by more than "
+        f"{255 * found['epsilon']:.1f} of 255 grey levels. A network that was not trained against it falls here: this "
+        "says how far answers can be trusted where somebody wants them wrong."
+    )
+    rows = (
+        ("none", percent(found["clean"])),
+        ("FGSM, one step", percent(found["fgsm"])),
+        (f"PGD, {found['steps']} steps", percent(found["pgd"])),
+    )
+    return Section("attacks", "Attacked images", (words,), table=Table(("Attack", "Accuracy"), rows))
+
+
+def five_looks(metrics: Metrics) -> Section | None:
+    """Return what test-time augmentation would bring."""
+    found = metrics.get("five_looks")
+    if found is None:
+        return None
+    once, five = found["once"], found["averaged"]
+    mirrored = ", two of them mirrored" if found["flip"] else ""
+    words = (
+        f"{images(found['images'])}, answered once, as the deployed model does, and as the mean of five looks, shifted "
+        f"to each side{mirrored}. The gate judges one look, since one look is deployed."
+    )
+    rows = (
+        ("Accuracy", percents(once["accuracy"]), percents(five["accuracy"])),
+        ("Macro-F1", percent(once["macro_f1"]), percent(five["macro_f1"])),
+        ("Brier score (0 is best)", f"{once['brier']:.3f}", f"{five['brier']:.3f}"),
+    )
+    head = ("Measure", "One look", "Five looks")
+    return Section("five-looks", "Test-time augmentation", (words,), table=Table(head, rows))
+
+
+Part = Callable[[Metrics], Section | None]
+PARTS: tuple[Part, ...] = (training, slices, robustness, attacks, five_looks)
+"""What follows the judged set's own numbers."""

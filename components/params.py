@@ -225,6 +225,8 @@ class Report(Section):
     attack_epsilon: Annotated[float, Field(gt=0, le=0.5)] = 0.0157
     attack_steps: Annotated[int, Field(ge=1, le=100)] = 5
     five_looks_images: Annotated[int, Field(ge=0)] = 500
+    ood_images: Annotated[int, Field(ge=0)] = 300
+    saliency_images: Annotated[int, Field(ge=0, le=60)] = 8
 
 
 class Evaluate(Section):
@@ -233,7 +235,15 @@ class Evaluate(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     ece_bins: Annotated[int, Field(ge=2)] = 15
     batch_size: Positive = 512
+    ood: str = ""
+    folds: Annotated[int, Field(ge=0, le=20)] = 0
     report: Report = Report()
+
+    @model_validator(mode="after")
+    def _folds(self) -> Self:
+        if self.folds == 1:
+            raise ValueError("evaluate.folds: 1 leaves nothing to learn from; write 0 for none, or 2 or more")
+        return self
 
 
 class Export(Section):

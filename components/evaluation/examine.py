@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 
 from components.data.manifest import without
 from components.evaluation.baseline import linear_baseline
+from components.evaluation.folds import cross_validated
 from components.evaluation.judged import IntArray, Judged, drawn
-from components.evaluation.metrics import Answers
+from components.evaluation.measure import Part
 from components.evaluation.robustness.measured import attacked_accuracy, corrupted_accuracy, looked_at_five_times
 from components.evaluation.slices import slice_rows
 from components.evaluation.training.curve import Epoch
 from components.evaluation.training.diagnosis import diagnose
+from components.evaluation.unfamiliar import strange_images, unfamiliar_report
 from components.model.answering import predict_logits
+from components.model.images.inputs import ImageSet
+from components.model.serving.predictor import energy
 from components.params import Evaluate, Train
 
 MOST_JUDGED = 2_000  # images that the linear baseline answers
@@ -27,7 +31,7 @@ MOST_LEARNT = 1_000  # images learnt from that the network answers
 
 def examine(
     judged: Judged,
-    validation: Answers,
+    validation: Part,
     epochs: tuple[Epoch, ...],
     outdated: frozenset[str],
     *,
@@ -36,7 +40,8 @@ def examine(
 ) -> dict[str, Any]:
     """Return what metrics.json says beside the metrics of the sets.
 
-    epochs: of the training. outdated: images whose labels no longer count.
+    epochs: of the training. outdated: images whose labels no longer count. Raises as `strange_images` and
+    `cross_validated` do.
     """
     learnt = without(judged.stored.manifest.select("train"), outdated)
     return {
@@ -44,6 +49,8 @@ def examine(
         "training": _training(judged, validation, epochs, learnt, rules.batch_size),
         "slices": slice_rows(judged.answers.right, judged.properties()),
         **_robustness(judged, rules, flip=train.augment.flip),
+        "unfamiliar": _unfamiliar(judged, validation, rules),
+        "folds": _folds(judged, outdated, rules.folds, train) if rules.folds else None,
     }
 
 
@@ -84,11 +91,33 @@ def _robustness(judged: Judged, rules: Evaluate, *, flip: bool) -> dict[str, Any
     }
 
 
+def _unfamiliar(judged: Judged, validation: Part, rules: Evaluate) -> dict[str, Any] | None:
+    """Return how well energy tells other things from the judged images; None where it is not asked."""
+    preprocess, most = judged.spec.preprocess, rules.report.ood_images
+    if not most:
+        return None
+    others = {
+        name: energy(predict_logits(judged.network, images, preprocess, rules.batch_size), judged.temperature)
+        for name, images in strange_images(rules.ood, preprocess, judged.stored.limits, most).items()
+    }
+    return unfamiliar_report(judged.energy, energy(validation.logits, judged.temperature), others)
+
+
+def _folds(judged: Judged, outdated: frozenset[str], folds: int, train: Train) -> dict[str, Any]:
+    """Return the cross-validation over training and validation images."""
+    stored, preprocess = judged.stored, judged.spec.preprocess
+    rows = without(stored.manifest.select("train", "validation"), outdated)
+    weights = np.where(rows["window"].is_valid().to_numpy(), train.production_weight, 1.0).astype(np.float32)
+    data = ImageSet(stored.pixels(rows, preprocess), stored.labels(rows), weights)
+    groups = rows["group_id"].to_pylist()
+    return cross_validated(data, groups, len(judged.spec.classes), spec=preprocess, train=train, folds=folds)
+
+
 def _training(
-    judged: Judged, validation: Answers, epochs: tuple[Epoch, ...], learnt: pa.Table, batch_size: int
+    judged: Judged, validation: Part, epochs: tuple[Epoch, ...], learnt: pa.Table, batch_size: int
 ) -> dict[str, Any]:
     """Return the diagnosis, and how many images of the training split are answered with their label."""
-    found = diagnose(epochs, validation.labels, validation.predicted).as_json()
+    found = diagnose(epochs, validation.labels, validation.logits.argmax(axis=1)).as_json()
     if not len(learnt):
         return {**found, "epochs": len(epochs), "learnt": None, "learnt_images": 0}
     rows = learnt.take(pa.array(drawn(len(learnt), MOST_LEARNT)))

@@ -20,7 +20,10 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """N images with the model's answers. rows: the manifest's. brightness: (N,) mean of the pixels, in 0..1."""
+    """N images with the model's answers. rows: the manifest's.
+
+    brightness: (N,) mean of the pixels, in 0..1. energy: (N,), of the logits; higher is stranger.
+    """
 
     network: nn.Module
     spec: ModelSpec
@@ -28,6 +31,7 @@ class Judged:
     rows: pa.Table
     answers: Answers
     brightness: NDArray[np.float64]
+    energy: NDArray[np.float32]
     temperature: float
 
     @property

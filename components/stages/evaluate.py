@@ -20,7 +20,7 @@ from components.evaluation.judged import Judged
 from components.evaluation.measure import Part, measure
 from components.evaluation.metrics import Answers
 from components.evaluation.page.page import PAGE_FILE, Pictures, png_uri, write_report_page
-from components.evaluation.page.pictures import confused_pairs, training_charts
+from components.evaluation.page.pictures import confused_pairs, explained_errors, training_charts
 from components.evaluation.report import draw_confusion, draw_reliability, markdown
 from components.evaluation.training.curve import read_curve
 from components.evaluation.training.diagnosis import Guess
@@ -29,6 +29,7 @@ from components.model.answering import predict_logits
 from components.model.artifact import ModelSpec
 from components.model.images.dataset import StoredImages
 from components.model.networks.backbones import restore
+from components.model.serving.predictor import energy
 from components.params import Params
 from components.stages.files import METRICS_FILE, METRICS_LOG_FILE, fresh, write_json
 
@@ -53,10 +54,12 @@ def run(params: Params) -> None:
     name, temperature = metrics["calibration"]["measured_on"], metrics["calibration"]["temperature"]
     part = parts[name]
     before, after = (Answers.of(part.logits, part.labels, degrees) for degrees in (1.0, temperature))
-    judged = Judged(network, spec, stored, answered[name].rows, after, answered[name].brightness, temperature)
+    judged = Judged(
+        network, spec, stored, answered[name].rows, after, answered[name].brightness, energy(part.logits, temperature),
+        temperature,
+    )  # fmt: skip
     epochs = read_curve(Path(params.paths.model) / METRICS_LOG_FILE)
-    held_back = Answers.of(parts["validation"].logits, parts["validation"].labels, temperature)
-    further = examine(judged, held_back, epochs, outdated, rules=params.evaluate, train=params.train)
+    further = examine(judged, parts["validation"], epochs, outdated, rules=params.evaluate, train=params.train)
     metrics |= {"images_per_second": _speed(answered), **further}
     write_json(folder / METRICS_FILE, metrics)
     (folder / "report.md").write_text(markdown(metrics), encoding="utf-8")
@@ -69,7 +72,8 @@ def run(params: Params) -> None:
         png_uri(folder / "confusion.png"),
         png_uri(folder / "reliability.png"),
         confused_pairs(judged),
-        training_charts(epochs, Guess.of(held_back.labels)),
+        explained_errors(judged, params.evaluate.report.saliency_images),
+        training_charts(epochs, Guess.of(parts["validation"].labels)),
     )
     write_report_page(metrics, pictures, folder / PAGE_FILE)
     logger.info("evaluate: accuracy %.4f on %s", metrics["parts"][name]["accuracy"]["value"], name)

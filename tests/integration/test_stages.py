@@ -202,9 +202,25 @@ def test_evaluation_leaves_a_page_with_pictures_slices_and_baselines(finished):
     assert metrics["attacks"]["pgd"] <= metrics["attacks"]["fgsm"] < metrics["attacks"]["clean"]
     assert metrics["robustness"]["mean"] < metrics["robustness"]["clean"]["value"]
     assert metrics["five_looks"]["images"] == part["images"]
+    assert [one["name"] for one in metrics["unfamiliar"]["sets"]] == ["handwritten digits", "uniform noise"]
+    assert 0.85 < metrics["unfamiliar"]["kept"] <= 1
+    assert metrics["folds"] is None
     page = (finished / "artifacts/evaluation/report.html").read_text(encoding="utf-8")
     assert page.count("<polyline") == 4
     assert page.count("data:image/png") > 10
+
+
+def test_cross_validation_and_a_folder_of_other_things_come_on_request(workspace, tmp_path):
+    for number in range(5):
+        (tmp_path / f"{number}.png").write_bytes(encode_png(np.full((8, 8), 40 * number, np.uint8)))
+    asked = PARAMS.evaluate.model_copy(update={"folds": 2, "ood": str(tmp_path)})
+    quick = PARAMS.train.model_copy(update={"epochs": 3})
+    STAGES["evaluate"](PARAMS.model_copy(update={"evaluate": asked, "train": quick}))
+    metrics = read_json(workspace / "artifacts/evaluation/metrics.json")
+    assert [one["images"] for one in metrics["unfamiliar"]["sets"]] == [5]
+    assert len(metrics["folds"]["folds"]) == 2
+    assert 0.6 < metrics["folds"]["accuracy"]["mean"] < 1
+    assert "Cross-validation" in (workspace / "artifacts/evaluation/report.html").read_text(encoding="utf-8")
 
 
 def test_exported_model_knows_what_people_labelled_in_production(finished):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from components.evaluation.measure import Part, measure
 from components.evaluation.page.chart import line_chart
-from components.evaluation.page.page import Pair, Pictures, Shown, write_report_page
+from components.evaluation.page.page import Fault, Pair, Pictures, Shown, write_report_page
 from components.evaluation.report import markdown
 from components.evaluation.slices import slice_rows
 from components.pages.page import data_uri
@@ -43,22 +43,31 @@ def metrics() -> dict:
             "images": 9, "views": 5, "flip": True, "once": {"accuracy": accuracy, "macro_f1": 0.61, "brier": 0.4},
             "averaged": {"accuracy": accuracy, "macro_f1": 0.662, "brier": 0.35},
         },
+        "unfamiliar": {
+            "score": "energy", "threshold": -3.456, "true_positives": 0.95, "kept": 0.944,
+            "sets": [{"name": "<i>cats</i>", "images": 77, "auroc": accuracy, "caught": 0.2}],
+        },
+        "folds": {
+            "folds": [{"images": 9, "accuracy": 0.7, "macro_f1": 0.6}, {"images": 8, "accuracy": 0.8, "macro_f1": 0.7}],
+            "accuracy": {"mean": 0.75, "deviation": 0.0707}, "macro_f1": {"mean": 0.65, "deviation": 0.0707},
+        },
         "slices": slice_rows(right, {"source": ["<img src=x>"] * 150 + ["b"] * 200 + ["c"] * 50}),
     }  # fmt: skip
 
 
-def page(metrics, tmp_path, **more) -> str:
+def page(metrics, tmp_path) -> str:
     shown = Shown(PICTURE, "<b>name</b>.png", "98 % sure")
     pairs = [Pair(HOSTILE[0], HOSTILE[1], 3, (shown,), shown)]
+    faults = [Fault(shown, PICTURE, HOSTILE[2], HOSTILE[3])]
     curves = [line_chart("Loss", {"a": [1.0, 0.5], "b": [1.2, None]}, level=(0.9, "guessing"))]
-    write_report_page(metrics, Pictures(PICTURE, PICTURE, pairs, curves, **more), tmp_path / "report.html")
+    write_report_page(metrics, Pictures(PICTURE, PICTURE, pairs, faults, curves), tmp_path / "report.html")
     return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_page_is_one_file_without_scripts_and_names_stay_text(metrics, tmp_path):
     text = page(metrics, tmp_path)
     assert "default-src 'none'" in text
-    assert not re.search(r"<script|<b>name|<img src=x|https?://|style=|onload=", text)
+    assert not re.search(r"<script|<b>name|<i>cats|<img src=x|https?://|style=|onload=", text)
     assert "&lt;script&gt;alert(1)" in text
     assert len(set(re.findall(r' id="([^"]+)"', text))) == len(re.findall(r' id="', text))
 
@@ -74,11 +83,12 @@ def test_page_and_markdown_tell_the_same_numbers(metrics, tmp_path):
     assert "Baseline: linear" in told
     assert "few images" in told
     assert "| haze | 50 % | 40 % | 30 % | 20 % | 10 % |\n| JPEG" in told
-    for words in ("11.8 %", "66.2 %", "two of them mirrored"):
+    for words in ("11.8 %", "66.2 %", "two of them mirrored", "-3.46", "94.4 %", "75.0 % ± 7.1"):
         assert words in text
         assert words in told
     assert "Overfitted. It fell." in told
     assert "<polyline" in text
+    assert "Hardly told from the classes: &lt;i&gt;cats" in text
     assert "What to do: Raise &lt;it&gt;." in text
 
 

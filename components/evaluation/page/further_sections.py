@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from components.evaluation.page.section import Section, Table, images, percent, percents
+from components.evaluation.page.section import Section, Table, images, number, percent, percents
 from components.evaluation.page.sections import Metrics, slices, training
+
+LEAST_AUROC = 0.8
 
 
 def robustness(metrics: Metrics) -> Section | None:
@@ -66,6 +68,46 @@ def five_looks(metrics: Metrics) -> Section | None:
     return Section("five-looks", "Test-time augmentation", (words,), table=Table(head, rows))
 
 
+def unfamiliar(metrics: Metrics) -> Section | None:
+    """Return how well other things are told from the classes."""
+    found = metrics.get("unfamiliar")
+    if found is None:
+        return None
+    words = (
+        "Images of other things get an answer, too. Their energy should give them away: above the threshold "
+        f"{found['threshold']:.2f}, which {100 * found['true_positives']:.0f} % of the validation images keep to, and "
+        f"{percent(found['kept'])} of {metrics['calibration']['measured_on']}."
+    )
+    rows = tuple(
+        (one["name"], f"{one['images']:,}", number(one["auroc"]), percent(one["caught"])) for one in found["sets"]
+    )
+    unseen = [one["name"] for one in found["sets"] if one["auroc"]["value"] < LEAST_AUROC]
+    warnings = (f"Hardly told from the classes: {', '.join(unseen)}.",) if unseen else ()
+    head = ("Other things", "Images", "AUROC", "Above the threshold")
+    return Section("unfamiliar", "Images of none of the classes", (words,), warnings, Table(head, rows))
+
+
+def folds(metrics: Metrics) -> Section | None:
+    """Return the cross-validation."""
+    found = metrics.get("folds")
+    if found is None:
+        return None
+    told = {
+        name: f"{percent(found[key]['mean'])} ± {100 * found[key]['deviation']:.1f}"
+        for name, key in (("accuracy", "accuracy"), ("macro-F1", "macro_f1"))
+    }
+    words = (
+        f"The recipe trained {len(found['folds'])} times on training and validation images, labels as they are, each "
+        f"time judged on a part it left out: accuracy {told['accuracy']}, macro-F1 {told['macro-F1']} (standard "
+        "deviation over the folds)."
+    )
+    rows = tuple(
+        (str(n), f"{row['images']:,}", percent(row["accuracy"]), percent(row["macro_f1"]))
+        for n, row in enumerate(found["folds"], start=1)
+    )
+    return Section("folds", "Cross-validation", (words,), table=Table(("Fold", "Images", "Accuracy", "Macro-F1"), rows))
+
+
 Part = Callable[[Metrics], Section | None]
-PARTS: tuple[Part, ...] = (training, slices, robustness, attacks, five_looks)
+PARTS: tuple[Part, ...] = (training, slices, robustness, attacks, five_looks, unfamiliar, folds)
 """What follows the judged set's own numbers."""

@@ -37,12 +37,23 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """One wrong answer. glowing: a data URI, the image with what spoke for the answer."""
+
+    shown: Shown
+    glowing: str
+    label: str
+    predicted: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pictures:
     """What the page shows beside words and numbers. confusion, reliability: PNG as data URIs."""
 
     confusion: str
     reliability: str
     pairs: Sequence[Pair] = ()
+    faults: Sequence[Fault] = ()
     curves: Sequence[Chart] = ()
 
 

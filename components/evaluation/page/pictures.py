@@ -10,7 +10,8 @@ import numpy as np
 from components.evaluation.confusion import Confusion
 from components.evaluation.judged import Judged
 from components.evaluation.page.chart import Chart, line_chart
-from components.evaluation.page.page import Pair, Shown
+from components.evaluation.page.page import Fault, Pair, Shown
+from components.evaluation.saliency import glowing, saliency
 from components.evaluation.training.curve import Epoch
 from components.evaluation.training.diagnosis import Guess
 from components.pages.page import data_uri
@@ -59,8 +60,21 @@ def show(judged: Judged, place: int) -> Shown:
     return Shown(data_uri(judged.stored.image(row)), row["name"] or "", said)
 
 
-def surest_errors(judged: Judged, most: int) -> Sequence[int]:
-    """Return the places of at most `most` wrong answers, the surest first."""
-    wrong = np.flatnonzero(~judged.answers.right)
-    order = np.argsort(-judged.answers.confidence[wrong], kind="stable")[:most]
-    return [int(place) for place in wrong[order]]
+def explained_errors(judged: Judged, most: int) -> list[Fault]:
+    """Return at most `most` wrong answers, the surest first, with what the network looked at."""
+    answers, names = judged.answers, judged.spec.classes
+    wrong = np.flatnonzero(~answers.right)
+    places = wrong[np.argsort(-answers.confidence[wrong], kind="stable")[:most]]
+    if not len(places):
+        return []
+    pixels = judged.pixels(places)
+    heat = saliency(judged.network, judged.spec.preprocess, pixels, answers.predicted[places])
+    return [
+        Fault(
+            show(judged, int(place)),
+            data_uri(glowing(image, of_image)),
+            names[answers.labels[place]],
+            names[answers.predicted[place]],
+        )
+        for place, image, of_image in zip(places, pixels, heat, strict=True)
+    ]

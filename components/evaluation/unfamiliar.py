@@ -1,0 +1,93 @@
+"""Images that are none of the classes: does the energy of their answers give them away?
+
+Energy is -T log Σ exp(logit / T), higher for what is stranger (Liu et al. 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from components.data.decoding.decode import ImageLimits, ImageRejected
+from components.data.sources.folders import LocalFolder
+from components.errors import DataError
+from components.evaluation.ranking import auroc
+from components.model.images.preprocess import PreprocessSpec, decode_and_resize, resize
+
+UInt8Array = NDArray[np.uint8]
+FloatArray = NDArray[np.floating]
+
+KEPT = 0.95
+
+
+def energy_threshold(validation: FloatArray, kept: float = KEPT) -> float:
+    """Return the energy that a share `kept` of validation images (N,), N > 0, do not exceed: above it is strange.
+
+    Raises DataError for no images, or an energy that is not finite.
+    """
+    if not len(validation) or not np.isfinite(validation).all():
+        raise DataError(f"a threshold needs finite energies of validation images, got {len(validation)} energies")
+    return float(np.quantile(validation.astype(np.float64), kept, method="higher"))
+
+
+def unfamiliar_report(judged: FloatArray, validation: FloatArray, others: Mapping[str, FloatArray]) -> dict[str, Any]:
+    """Return how well energy tells strange images from the judged ones.
+
+    judged, validation: energies (N,) of images of the classes. others: of each named set of strange images (M,). "sets"
+    gives for each the AUROC, with DeLong's interval, and the share above the threshold that 95 % of validation keep to.
+    """
+    threshold = energy_threshold(validation)
+    sets = [
+        {
+            "name": name,
+            "images": len(energies),
+            "auroc": auroc(energies, judged),
+            "caught": round(float((energies > threshold).mean()), 5),
+        }
+        for name, energies in others.items()
+    ]
+    kept = round(float((judged <= threshold).mean()), 5)
+    return {"score": "energy", "threshold": round(threshold, 5), "true_positives": KEPT, "kept": kept, "sets": sets}
+
+
+def strange_images(folder: str, spec: PreprocessSpec, limits: ImageLimits, most: int) -> dict[str, UInt8Array]:
+    """Return sets of images (M, size, size, channels) uint8, each of at most `most`, to be told from the classes'.
+
+    folder: images of anything else, at any depth; "" takes what is always there: handwritten digits and noise.
+    Raises DataError for a folder that is not there, or has no image that can be used.
+    """
+    if folder:
+        return {f"images of {Path(folder).name}": _of_folder(Path(folder), spec, limits, most)}
+    from sklearn.datasets import load_digits
+
+    digits = np.asarray(load_digits().images[:most] * (255 / 16), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (most, spec.size, spec.size, spec.channels), dtype=np.uint8)
+    drawn = np.stack([resize(Image.fromarray(digit), spec) for digit in digits])
+    return {"handwritten digits": drawn, "uniform noise": noise}
+
+
+def _of_folder(folder: Path, spec: PreprocessSpec, limits: ImageLimits, most: int) -> UInt8Array:
+    if not folder.is_dir():
+        raise DataError(
+            f"evaluate.ood: {folder} is not a folder; name one with images of other things, or leave it empty"
+        )
+    names = sorted(member.name for member in LocalFolder(folder).members())
+    order = np.random.default_rng(0).permutation(len(names))
+    found: list[UInt8Array] = []
+    for place in order:
+        if len(found) == most:
+            break
+        path = folder / names[place]
+        try:
+            if path.stat().st_size <= limits.max_bytes:
+                found.append(decode_and_resize(path.read_bytes(), spec, limits))
+        except ImageRejected:
+            continue  # not every file of a folder is an image
+    if not found:
+        raise DataError(f"evaluate.ood: none of {len(names)} files in {folder} is an image that can be used")
+    return np.stack(found)

@@ -3,12 +3,9 @@ import pytest
 import torch
 from torch import nn
 
-from components.evaluation.folds import cross_validated
 from components.evaluation.saliency import glowing, saliency
-from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import build
-from components.params import Train
 
 
 def spec(size: int, channels: int) -> PreprocessSpec:
@@ -56,20 +53,3 @@ def test_picture_glows_where_the_heat_is():
     assert picture.shape == (96, 96, 3)
     assert picture[10, 10, 0] > picture[10, 10, 2] + 100
     assert len(set(picture[90, 10])) == 1
-
-
-def test_every_fold_is_judged_by_a_network_that_did_not_see_it():
-    generator = np.random.default_rng(0)
-    labels = np.arange(240) % 2
-    pixels = generator.integers(0, 80, (240, 8, 8, 1)) + 120 * labels[:, None, None, None]
-    data = ImageSet(pixels.astype(np.uint8), labels.astype(np.int64), np.ones(240, np.float32))
-    train = Train(epochs=3, batch_size=32, precision="fp32")
-    groups = [f"g{n // 2}" for n in range(240)]
-    found = cross_validated(data, groups, 2, spec=spec(8, 1), train=train, folds=3)
-    assert sum(row["images"] for row in found["folds"]) == 240
-    assert found["accuracy"]["mean"] > 0.95
-    # Labels that the pixels do not tell are right by chance: nothing leaked.
-    noise = ImageSet(data.images, generator.permutation(data.labels), data.weights)
-    assert 0.3 < cross_validated(noise, groups, 2, spec=spec(8, 1), train=train, folds=3)["accuracy"]["mean"] < 0.7
-    rows = [row["accuracy"] for row in found["folds"]]
-    assert found["accuracy"]["deviation"] == pytest.approx(np.std(rows, ddof=1), abs=1e-4)

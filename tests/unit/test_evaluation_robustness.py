@@ -73,12 +73,12 @@ def linear(pull: float = 8.0) -> tuple[nn.Module, PreprocessSpec]:
 
 def test_attack_changes_answers_only_where_the_margin_is_below_epsilon():
     network, spec = linear()
-    levels = np.array([100, 120, 126, 129, 135, 155], np.uint8)
+    levels = np.array([100, 110, 126, 129, 145, 155], np.uint8)  # 110 and 145: PGD's steps, added up, would reach them
     images = np.broadcast_to(levels[:, None, None, None], (6, 4, 4, 1)).copy()
     labels = (levels > 127).astype(np.int64)
     found = attacked_accuracy(network, spec, images, labels, epsilon=10 / 255, steps=5)
     assert found["clean"] == 1.0
-    assert [found["fgsm"], found["pgd"]] == pytest.approx([2 / 6, 2 / 6], abs=1e-5)
+    assert [found["fgsm"], found["pgd"]] == pytest.approx([4 / 6, 4 / 6], abs=1e-5)
     assert attacked_accuracy(network, spec, images, labels, epsilon=0.0, steps=2)["pgd"] == 1.0
 
 

@@ -32,6 +32,8 @@ def test_auroc_counts_ties_half_and_leaves_out_classes_without_images():
     wanted, others = generator.integers(2, 9, 80), generator.integers(0, 7, 120)
     expected = roc_auc_score([1] * 80 + [0] * 120, [*wanted, *others])
     assert auroc(wanted, others)["value"] == pytest.approx(expected, abs=1e-5)
+    forth, back = auroc(wanted, others), auroc(others, wanted)
+    assert [forth["low"], forth["high"]] == pytest.approx([1 - back["high"], 1 - back["low"]], abs=2e-5)
     labels, logits = answers(classes=3)
     kept = labels != 2
     assert macro_auroc(logits[kept], labels[kept], 1.0)["classes"] == 2

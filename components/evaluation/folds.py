@@ -22,7 +22,8 @@ def cross_validated(
     """Return accuracy and macro-F1 of every fold, with their mean and standard deviation.
 
     groups: (N,) group ids; a group is never on both sides. Each network learns all epochs of `train`, with the labels
-    as they are, and the last weights are judged. Raises DataError for fewer groups than folds.
+    as they are, and the last weights are judged; a pre-trained one is fine-tuned whole, whatever `train.transfer` says.
+    Raises DataError for fewer groups than folds.
     """
     # Lightning costs three seconds before the first image.
     from components.model.training.out_of_fold import out_of_fold

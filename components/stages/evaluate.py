@@ -22,7 +22,7 @@ from components.evaluation.metrics import Answers
 from components.evaluation.page.page import PAGE_FILE, Pictures, png_uri, write_report_page
 from components.evaluation.page.pictures import confused_pairs, explained_errors, training_charts
 from components.evaluation.report import draw_confusion, draw_reliability, markdown
-from components.evaluation.training.curve import read_curve
+from components.evaluation.training.curve import Epoch, read_curves
 from components.evaluation.training.diagnosis import Guess
 from components.labels.stale import read_stale
 from components.model.answering import predict_logits
@@ -31,7 +31,7 @@ from components.model.images.dataset import StoredImages
 from components.model.networks.backbones import restore
 from components.model.serving.predictor import energy
 from components.params import Params
-from components.stages.files import METRICS_FILE, METRICS_LOG_FILE, fresh, write_json
+from components.stages.files import METRICS_FILE, METRICS_LOG_FILE, fresh, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def run(params: Params) -> None:
         network, spec, stored, answered[name].rows, after, answered[name].brightness, energy(part.logits, temperature),
         temperature,
     )  # fmt: skip
-    epochs = read_curve(Path(params.paths.model) / METRICS_LOG_FILE)
+    epochs = _kept_curve(Path(params.paths.model))
     further = examine(judged, parts["validation"], epochs, outdated, rules=params.evaluate, train=params.train)
     metrics |= {"images_per_second": _speed(answered), **further}
     write_json(folder / METRICS_FILE, metrics)
@@ -77,6 +77,15 @@ def run(params: Params) -> None:
     )
     write_report_page(metrics, pictures, folder / PAGE_FILE)
     logger.info("evaluate: accuracy %.4f on %s", metrics["parts"][name]["accuracy"]["value"], name)
+
+
+def _kept_curve(folder: Path) -> tuple[Epoch, ...]:
+    """Return the epochs of the training phase whose weights were kept; () of a model that has no record of them."""
+    phases = read_curves(folder / METRICS_LOG_FILE)
+    if not phases:
+        return ()
+    kept = read_json(folder / METRICS_FILE, "train").get("phases", {}).get("kept")
+    return phases[0 if kept == "head" else -1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,7 @@ import pytest
 
 from components.errors import DataError
 from components.evaluation.page.chart import line_chart
-from components.evaluation.training.curve import Epoch, read_curve
+from components.evaluation.training.curve import Epoch, read_curves
 from components.evaluation.training.diagnosis import Guess, State, diagnose
 
 LABELS = np.arange(1000) % 10
@@ -82,27 +82,20 @@ def test_a_guess_is_the_commonest_class_and_the_entropy_of_the_labels():
     assert guess.loss == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
 
 
-def test_curve_is_read_by_epoch_and_a_repeated_one_counts_as_the_last(tmp_path):
+def test_curve_is_read_by_epoch_and_a_new_count_is_a_new_phase(tmp_path):
     rows = [
         {"step": 50, "epoch": 0, "time": "t", "train_loss": 2.0, "learning_rate": 0.1},
-        {
-            "step": 60,
-            "epoch": 0,
-            "time": "t",
-            "epoch_train_loss": 1.0,
-            "validation_loss": 0.9,
-            "validation_accuracy": 0.5,
-        },
+        {"step": 60, "epoch": 0, "epoch_train_loss": 1.0, "validation_loss": 0.9, "validation_accuracy": 0.5},
         {"step": 120, "epoch": 1, "time": "t", "epoch_train_loss": 0.8},
         {"step": 60, "epoch": 0, "time": "t", "epoch_train_loss": 0.7, "validation_loss": float("nan")},
     ]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert read_curve(path) == (Epoch(0, 0.7), Epoch(1, 0.8))
-    assert read_curve(tmp_path / "none.jsonl") == ()
+    assert read_curves(path) == ((Epoch(0, 1.0, 0.9, 0.5), Epoch(1, 0.8)), (Epoch(0, 0.7),))
+    assert read_curves(tmp_path / "none.jsonl") == ()
     path.write_text('{"epoch_train_loss": 1}\n')
     with pytest.raises(DataError, match=r"metrics.jsonl:1"):
-        read_curve(path)
+        read_curves(path)
 
 
 def test_chart_keeps_every_point_inside_and_a_far_level_out():

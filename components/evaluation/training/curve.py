@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,32 +27,37 @@ class Epoch:
     macro_f1: float | None = None
 
 
-def read_curve(path: Path) -> tuple[Epoch, ...]:
-    """Return the epochs in a metrics.jsonl, in order; () where there is no such file.
+def read_curves(path: Path) -> tuple[tuple[Epoch, ...], ...]:
+    """Return the epochs in a metrics.jsonl, phase by phase in order; () where there is no such file.
 
-    An epoch that was run twice, as after a resumption, counts as it was the last time. Raises DataError, naming the
-    line, for one that is no JSON object with numbers.
+    A phase begins where the epochs are counted from the start again: a head is trained before the whole network is.
+    Raises DataError, naming the line, for one that is no JSON object with numbers.
     """
     if not path.exists():
         return ()
-    found: dict[int, Epoch] = {}
+    phases: list[list[Epoch]] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             row = json.loads(line)
-            if "epoch_train_loss" in row:
-                epoch = int(row["epoch"])
-                found[epoch] = Epoch(
-                    epoch,
-                    float(row["epoch_train_loss"]),
-                    _number(row.get("validation_loss")),
-                    _number(row.get("validation_accuracy")),
-                    _number(row.get("validation_macro_f1")),
-                )
+            epoch = _epoch(row) if "epoch_train_loss" in row else None
         except (ValueError, TypeError, KeyError) as error:
-            raise DataError(
-                f"{path}:{number}: {line[:80]!r} is no line of metrics; run the train stage again"
-            ) from error
-    return tuple(found[epoch] for epoch in sorted(found))
+            said = f"{path}:{number}: {line[:80]!r} is no line of metrics"
+            raise DataError(f"{said}; run the train stage again") from error
+        if epoch is not None:
+            if not phases or epoch.number <= phases[-1][-1].number:
+                phases.append([])
+            phases[-1].append(epoch)
+    return tuple(tuple(phase) for phase in phases)
+
+
+def _epoch(row: Mapping[str, Any]) -> Epoch:
+    return Epoch(
+        int(row["epoch"]),
+        float(row["epoch_train_loss"]),
+        _number(row.get("validation_loss")),
+        _number(row.get("validation_accuracy")),
+        _number(row.get("validation_macro_f1")),
+    )
 
 
 def _number(value: Any) -> float | None:

@@ -211,9 +211,11 @@ def test_evaluation_leaves_a_page_with_pictures_slices_and_baselines(finished):
 
 
 def test_cross_validation_and_a_folder_of_other_things_come_on_request(workspace, tmp_path):
+    others = tmp_path / "others"
+    others.mkdir()
     for number in range(5):
-        (tmp_path / f"{number}.png").write_bytes(encode_png(np.full((8, 8), 40 * number, np.uint8)))
-    asked = PARAMS.evaluate.model_copy(update={"folds": 2, "ood": str(tmp_path)})
+        (others / f"{number}.png").write_bytes(encode_png(np.full((8, 8), 40 * number, np.uint8)))
+    asked = PARAMS.evaluate.model_copy(update={"folds": 2, "ood": str(others)})
     quick = PARAMS.train.model_copy(update={"epochs": 3})
     STAGES["evaluate"](PARAMS.model_copy(update={"evaluate": asked, "train": quick}))
     metrics = read_json(workspace / "artifacts/evaluation/metrics.json")

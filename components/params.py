@@ -235,6 +235,8 @@ class Evaluate(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     ece_bins: Annotated[int, Field(ge=2)] = 15
     batch_size: Positive = 512
+    accepted_accuracy: OpenShare = 0.98
+    familiar_share: OpenShare = 0.95
     ood: str = ""
     folds: Annotated[int, Field(ge=0, le=20)] = 0
     report: Report = Report()
@@ -268,7 +270,7 @@ class Score(Section):
 
     batch_size: Positive = 256
     chunk_rows: Positive = 4096
-    review_below: Share = 0.70
+    review_below: Share | Literal["auto"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
     keep_images_days: Positive = 90
 

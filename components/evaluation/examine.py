@@ -19,7 +19,7 @@ from components.evaluation.robustness.measured import attacked_accuracy, corrupt
 from components.evaluation.slices import slice_rows
 from components.evaluation.training.curve import Epoch
 from components.evaluation.training.diagnosis import diagnose
-from components.evaluation.unfamiliar import strange_images, unfamiliar_report
+from components.evaluation.unfamiliar import energy_threshold, strange_images, unfamiliar_report
 from components.model.answering import predict_logits
 from components.model.images.inputs import ImageSet
 from components.model.serving.predictor import energy
@@ -100,7 +100,8 @@ def _unfamiliar(judged: Judged, validation: Part, rules: Evaluate) -> dict[str, 
         name: energy(predict_logits(judged.network, images, preprocess, rules.batch_size), judged.temperature)
         for name, images in strange_images(rules.ood, preprocess, judged.stored.limits, most).items()
     }
-    return unfamiliar_report(judged.energy, energy(validation.logits, judged.temperature), others)
+    threshold = energy_threshold(energy(validation.logits, judged.temperature), rules.familiar_share)
+    return unfamiliar_report(judged.energy, threshold, rules.familiar_share, others)
 
 
 def _folds(judged: Judged, outdated: frozenset[str], folds: int, train: Train) -> dict[str, Any]:

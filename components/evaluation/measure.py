@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from components.errors import DataError
 from components.evaluation.metrics import Answers, classification_report
 from components.evaluation.ranking import macro_auroc
+from components.evaluation.rejection import choose_threshold
 from components.evaluation.scores import score_intervals
+from components.evaluation.unfamiliar import energy_threshold
 from components.model.calibration import fit_calibration
+from components.model.serving.predictor import energy
 from components.params import Evaluate
 
 
@@ -27,6 +30,9 @@ class Part:
 
 def measure(parts: Mapping[str, Part], classes: Sequence[str], rules: Evaluate) -> dict[str, Any]:
     """Return temperature, calibration error before and after it, and the calibrated metrics of every part.
+
+    "answering" has what the scorer is told: below which confidence a person should see an answer, and above which
+    energy an image is none of the classes; both chosen on validation.
 
     The judged part has "roc_auc" and "intervals" of its further scores beside what every part has.
     parts: the first is the one to judge calibration on; "validation", which the temperature is fitted on, must be
@@ -47,6 +53,9 @@ def measure(parts: Mapping[str, Part], classes: Sequence[str], rules: Evaluate) 
         "roc_auc": macro_auroc(parts[judged].logits, parts[judged].labels, temperature),
         "intervals": score_intervals(answers[judged], bins=rules.ece_bins, bootstrap=rules.bootstrap),
     }
+    validation = answers["validation"]
+    review = choose_threshold(validation.confidence, validation.right, rules.accepted_accuracy)
+    energies = energy(parts["validation"].logits, temperature)
     return {
         "calibration": {
             "temperature": temperature,
@@ -55,6 +64,11 @@ def measure(parts: Mapping[str, Part], classes: Sequence[str], rules: Evaluate) 
             "measured_on": judged,
             "ece_before": round(before.calibration_error(rules.ece_bins), 5),
             "ece_after": round(answers[judged].calibration_error(rules.ece_bins), 5),
+        },
+        "answering": {
+            "review": review.report(answers[judged].confidence, answers[judged].right),
+            "unfamiliar_above": round(energy_threshold(energies, rules.familiar_share), 5),
+            "familiar_share": rules.familiar_share,
         },
         "parts": reports,
     }

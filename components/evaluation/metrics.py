@@ -139,7 +139,7 @@ def classification_report(
     majority = int(present.argmax())
     return {
         "images": images,
-        "accuracy": _proportion(int(counts.hits.sum()), images),
+        "accuracy": proportion(int(counts.hits.sum()), images),
         "macro_f1": _interval(macro_f1(counts), *macro),
         "top5": round(float(answers.in_top5.mean()), 5) if len(classes) > 5 else None,
         "log_loss": round(float(-np.log(np.maximum(answers.truth, 1e-12)).mean()), 5),
@@ -163,8 +163,8 @@ def _class_rows(counts: Confusion, classes: Sequence[str], f1_intervals: FloatAr
             "name": name,
             "images": int(present[k]),
             "predicted": int(predicted[k]),
-            "precision": _proportion(int(hits[k]), int(predicted[k])),
-            "recall": _proportion(int(hits[k]), int(present[k])),
+            "precision": proportion(int(hits[k]), int(predicted[k])),
+            "recall": proportion(int(hits[k]), int(present[k])),
             "f1": _interval(float(f1[k]), *f1_intervals[k]),
         }
         for k, name in enumerate(classes)
@@ -185,7 +185,8 @@ def _sum_by(drawn: NDArray[np.integer], keys: IntArray, classes: int) -> FloatAr
     return sums
 
 
-def _proportion(successes: int, trials: int) -> dict[str, float] | None:
+def proportion(successes: int, trials: int) -> dict[str, float] | None:
+    """Return a share with its 95 % Wilson interval, ready for JSON; None without trials."""
     return _interval(successes / trials, *wilson(successes, trials)) if trials else None
 
 

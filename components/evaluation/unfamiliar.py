@@ -22,10 +22,8 @@ from components.model.images.preprocess import PreprocessSpec, decode_and_resize
 UInt8Array = NDArray[np.uint8]
 FloatArray = NDArray[np.floating]
 
-KEPT = 0.95
 
-
-def energy_threshold(validation: FloatArray, kept: float = KEPT) -> float:
+def energy_threshold(validation: FloatArray, kept: float) -> float:
     """Return the energy that a share `kept` of validation images (N,), N > 0, do not exceed: above it is strange.
 
     Raises DataError for no images, or an energy that is not finite.
@@ -35,13 +33,14 @@ def energy_threshold(validation: FloatArray, kept: float = KEPT) -> float:
     return float(np.quantile(validation.astype(np.float64), kept, method="higher"))
 
 
-def unfamiliar_report(judged: FloatArray, validation: FloatArray, others: Mapping[str, FloatArray]) -> dict[str, Any]:
+def unfamiliar_report(
+    judged: FloatArray, threshold: float, kept: float, others: Mapping[str, FloatArray]
+) -> dict[str, Any]:
     """Return how well energy tells strange images from the judged ones.
 
-    judged, validation: energies (N,) of images of the classes. others: of each named set of strange images (M,). "sets"
-    gives for each the AUROC, with DeLong's interval, and the share above the threshold that 95 % of validation keep to.
+    judged: energies (N,) of images of the classes. others: of each named set of strange images (M,). "sets" gives for
+    each the AUROC, with DeLong's interval, and the share above `threshold`, which a share `kept` of validation keep to.
     """
-    threshold = energy_threshold(validation)
     sets = [
         {
             "name": name,
@@ -51,8 +50,14 @@ def unfamiliar_report(judged: FloatArray, validation: FloatArray, others: Mappin
         }
         for name, energies in others.items()
     ]
-    kept = round(float((judged <= threshold).mean()), 5)
-    return {"score": "energy", "threshold": round(threshold, 5), "true_positives": KEPT, "kept": kept, "sets": sets}
+    of_judged = round(float((judged <= threshold).mean()), 5)
+    return {
+        "score": "energy",
+        "threshold": round(threshold, 5),
+        "true_positives": kept,
+        "kept": of_judged,
+        "sets": sets,
+    }
 
 
 def strange_images(folder: str, spec: PreprocessSpec, limits: ImageLimits, most: int) -> dict[str, UInt8Array]:

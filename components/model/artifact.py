@@ -23,7 +23,8 @@ class ModelSpec:
     """What a model answers and how it must be fed.
 
     classes: names in the order of the network's outputs. temperature: divides the logits before the softmax.
-    review_below: calibrated confidence under which a prediction needs a person. onnx_sha256: None until exported.
+    review_below: calibrated confidence under which a prediction needs a person. unfamiliar_above: energy above which an
+    image is probably none of the classes, None where it was not measured. onnx_sha256: None until exported.
     Raises ConfigurationError for fewer than two classes, a repeated class, or a temperature that is not positive.
     """
 
@@ -33,6 +34,7 @@ class ModelSpec:
     temperature: float = 1.0
     review_below: float = 0.7
     onnx_sha256: str | None = None
+    unfamiliar_above: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
@@ -40,9 +42,17 @@ class ModelSpec:
         if not math.isfinite(self.temperature) or self.temperature <= 0:
             raise ConfigurationError(f"temperature {self.temperature} must be a positive number")
 
-    def exported(self, temperature: float, review_below: float, onnx_sha256: str) -> ModelSpec:
+    def exported(
+        self, temperature: float, review_below: float, onnx_sha256: str, unfamiliar_above: float | None = None
+    ) -> ModelSpec:
         """Return this specification with what evaluation and export found out."""
-        return replace(self, temperature=temperature, review_below=review_below, onnx_sha256=onnx_sha256)
+        return replace(
+            self,
+            temperature=temperature,
+            review_below=review_below,
+            unfamiliar_above=unfamiliar_above,
+            onnx_sha256=onnx_sha256,
+        )
 
 
 class _PreprocessPart(Section):
@@ -63,6 +73,7 @@ class _File(Section):
     backbone: str
     temperature: float
     review_below: float
+    unfamiliar_above: float | None = None
     onnx_sha256: str | None
 
 
@@ -84,7 +95,15 @@ def read_spec(folder: Path) -> ModelSpec:
         content = json.loads(path.read_text(encoding="utf-8"))
         part = parse_strictly(_File, content, str(path))
         preprocess = PreprocessSpec(**part.preprocess.model_dump())
-        spec = ModelSpec(part.classes, preprocess, part.backbone, part.temperature, part.review_below, part.onnx_sha256)
+        spec = ModelSpec(
+            part.classes,
+            preprocess,
+            part.backbone,
+            part.temperature,
+            part.review_below,
+            part.onnx_sha256,
+            part.unfamiliar_above,
+        )
     except FileNotFoundError as error:
         raise IntegrityError(f"{path} does not exist; {folder} is not a complete model, export it again") from error
     except (ValueError, ConfigurationError) as error:

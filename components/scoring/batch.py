@@ -203,6 +203,10 @@ def _chunk(columns: _Columns, spec: ModelSpec, shard: str) -> ScoredChunk:
         )
     statistics = np.concatenate(columns.statistics)
     confidence = probabilities.max(axis=1).astype(np.float32)
+    strangeness = energy(np.concatenate(columns.logits), spec.temperature)
+    needs_review = confidence < spec.review_below
+    if spec.unfamiliar_above is not None:
+        needs_review |= strangeness > spec.unfamiliar_above
     return ScoredChunk(
         item_no=np.asarray(columns.item_no, np.int64),
         image_id=tuple(columns.image_id),
@@ -210,9 +214,9 @@ def _chunk(columns: _Columns, spec: ModelSpec, shard: str) -> ScoredChunk:
         predicted=probabilities.argmax(axis=1).astype(np.int16),
         confidence=confidence,
         probabilities=probabilities.astype(np.float16),
-        ood_score=energy(np.concatenate(columns.logits), spec.temperature),
+        ood_score=strangeness,
         statistics={column: statistics[:, place] for place, column in enumerate(IMAGE_STATISTICS)},
-        needs_review=confidence < spec.review_below,
+        needs_review=needs_review,
         latency_ms=1000 * columns.seconds / len(columns.item_no),
         shard=shard,
     )

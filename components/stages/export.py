@@ -30,7 +30,9 @@ def run(params: Params) -> None:
     folder = fresh(params.paths.export)
     to_onnx(network, replace(spec, temperature=temperature), folder / ONNX_FILE)
     sha256 = file_sha256(folder / ONNX_FILE)
-    write_spec(folder, spec.exported(temperature, params.score.review_below, sha256))
+    answering, wanted = measured["answering"], params.score.review_below
+    review_below = answering["review"]["threshold"] if wanted == "auto" else wanted
+    write_spec(folder, spec.exported(temperature, review_below, sha256, answering["unfamiliar_above"]))
     predictor = Predictor(folder)
     places = zip(*(rows[name].to_pylist() for name in ("shard", "row", "image_id", "name")), strict=True)
     scored = prepare([stored.content(*place) for place in places], spec.preprocess, stored.limits).pixels

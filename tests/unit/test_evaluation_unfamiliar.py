@@ -17,14 +17,14 @@ def test_threshold_keeps_at_least_the_share_it_promises():
         assert kept <= (energies <= energy_threshold(energies, kept)).mean() < kept + 0.01
     for nothing in (np.array([]), np.array([1.0, np.nan])):
         with pytest.raises(DataError):
-            energy_threshold(nothing)
+            energy_threshold(nothing, 0.95)
 
 
 def test_strange_images_are_told_by_their_higher_energy():
     generator = np.random.default_rng(1)
     judged, validation = generator.normal(-8, 1, (2, 500))
     others = {"far": generator.normal(-2, 1, 200), "same": generator.normal(-8, 1, 200)}
-    found = unfamiliar_report(judged, validation, others)
+    found = unfamiliar_report(judged, energy_threshold(validation, 0.95), 0.95, others)
     far, same = found["sets"]
     assert far["auroc"]["value"] > 0.99
     assert far["caught"] > 0.99

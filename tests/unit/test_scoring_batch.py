@@ -1,7 +1,7 @@
 import hashlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from itertools import count
@@ -178,6 +178,16 @@ def test_review_is_asked_for_below_the_models_own_threshold(store):
     (chunk,) = run([image(level, str(level)) for level in range(40, 90, 5)], store)
     np.testing.assert_array_equal(chunk.needs_review, chunk.confidence < 0.6)
     assert 0 < chunk.needs_review.sum() < 10
+
+
+def test_a_strange_image_needs_a_person_however_sure_the_answer(store):
+    items = [image(level, f"{level}.png") for level in (0, 128, 255)]
+    (plain,) = run(items, store)
+    strange = float(plain.ood_score.min())
+    (flagged,) = run(items, store, BrightnessModel(replace(SPEC, unfamiliar_above=strange)))
+    assert not plain.needs_review.any()
+    assert flagged.needs_review.tolist() == (plain.ood_score > strange).tolist()
+    assert flagged.needs_review.sum() == 2  # dark and light are as strange as each other
 
 
 def test_an_empty_batch_gives_nothing(store):

@@ -68,6 +68,26 @@ def five_looks(metrics: Metrics) -> Section | None:
     return Section("five-looks", "Test-time augmentation", (words,), table=Table(head, rows))
 
 
+def answering(metrics: Metrics) -> Section | None:
+    """Return which answers a person should see, and what the others are worth."""
+    found = metrics.get("answering")
+    if found is None:
+        return None
+    review, where = found["review"], metrics["calibration"]["measured_on"]
+    words = (
+        f"Answers with a confidence of {review['threshold']:.3f} or more are accepted, the others go to a person. "
+        "It is the lowest threshold whose accepted answers on validation are right to "
+        f"{percent(review['stated_accuracy'])}."
+    )
+    missed = "No threshold reaches the stated accuracy on validation: every answer goes to a person."
+    rows = (
+        ("Accepted, of all", percents(review["coverage"])),
+        ("Right, of the accepted", percents(review["accuracy"])),
+    )
+    table = Table((f"On {where}", "Share"), rows)
+    return Section("answering", "Which answers need a person", (words,), () if review["reached"] else (missed,), table)
+
+
 def unfamiliar(metrics: Metrics) -> Section | None:
     """Return how well other things are told from the classes."""
     found = metrics.get("unfamiliar")
@@ -109,5 +129,5 @@ def folds(metrics: Metrics) -> Section | None:
 
 
 Part = Callable[[Metrics], Section | None]
-PARTS: tuple[Part, ...] = (training, slices, robustness, attacks, five_looks, unfamiliar, folds)
+PARTS: tuple[Part, ...] = (answering, training, slices, robustness, attacks, five_looks, unfamiliar, folds)
 """What follows the judged set's own numbers."""

@@ -249,10 +249,16 @@ class Evaluate(Section):
 
 
 class Export(Section):
-    """How the exported file must agree with the trained one."""
+    """How the exported file must agree with the trained one, and whether it is in 8 bits."""
 
     parity_tolerance: Annotated[float, Field(gt=0)] = 1e-4
     parity_images: Positive = 64
+    precision: Literal["fp32", "int8", "auto"] = "fp32"
+    max_loss: Share = 0.01
+    max_class_loss: Share = 0.02
+    calibration_images: Annotated[int, Field(ge=16)] = 256
+    judged_images: Positive = 1000
+    latency_runs: Annotated[int, Field(ge=0)] = 20
 
 
 class Gate(Section):

@@ -3,56 +3,178 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from components.errors import RefusedError
-from components.model.artifact import ONNX_FILE, file_sha256, write_spec
+from torch import nn
+
+from components.data.decoding.turns import available_cores
+from components.errors import DataError, PerennialError, RefusedError
+from components.evaluation.again import Figures, Job, figures_elsewhere, refuse_unless_near, refuse_unless_same
+from components.evaluation.metrics import Answers
+from components.model.answering import predict_logits
+from components.model.artifact import ONNX_FILE, SPEC_FILE, file_sha256, write_spec
 from components.model.images.dataset import StoredImages
 from components.model.images.preprocess import prepare
 from components.model.networks.backbones import restore
 from components.model.serving.export import embedding_parity, parity, to_onnx
+from components.model.serving.latency import Latency, measure_latency
 from components.model.serving.predictor import Predictor
 from components.params import Params
+from components.stages.export_table import export_table
 from components.stages.files import METRICS_FILE, fresh, read_json, write_json
+from components.stages.int8 import (
+    Exported,
+    HeldBack,
+    attempt_int8,
+    calibration_images,
+    not_possible,
+    open_exported,
+    require_used,
+)
 
 logger = logging.getLogger(__name__)
 
+TABLE_FILE = "export.md"
+
 
 def run(params: Params) -> None:
-    """Write the file that scores: model.onnx, model.json, metrics.json. Raises RefusedError if it answers otherwise."""
+    """Write the file that scores: model.onnx, model.json, metrics.json, export.md.
+
+    Raises RefusedError if it answers otherwise than the trained network or, read anew in a new process, than here.
+    """
     network, spec = restore(Path(params.paths.model))
     measured = read_json(Path(params.paths.evaluation) / METRICS_FILE, "evaluate")
     temperature = measured["calibration"]["temperature"]
     stored = StoredImages.of(params)
-    rows = stored.manifest.select("validation").slice(0, params.export.parity_images)
+    if stored.manifest.classes != spec.classes:
+        raise DataError("the model answers another class list than the manifest's; run the train stage again")
+    rows = stored.manifest.select("validation").slice(0, params.export.judged_images)
+    held_back = stored.pixels(rows, spec.preprocess), stored.labels(rows)
 
     folder = fresh(params.paths.export)
     to_onnx(network, replace(spec, temperature=temperature), folder / ONNX_FILE)
-    sha256 = file_sha256(folder / ONNX_FILE)
     answering, wanted = measured["answering"], params.score.review_below
     review_below = answering["review"]["threshold"] if wanted == "auto" else wanted
+    sha256 = file_sha256(folder / ONNX_FILE)
     write_spec(folder, spec.exported(temperature, review_below, sha256, answering["unfamiliar_above"]))
-    predictor = Predictor(folder)
+    full = open_exported(folder, held_back)
+    metrics = _parity(network, full.predictor, stored, params)
+    write_json(folder / METRICS_FILE, metrics)
+    _refuse_disparity(metrics)
+    chosen, about = _choose(full, stored, held_back, params)
+    metrics |= about | {"onnx_bytes": (folder / ONNX_FILE).stat().st_size, "passed": False}
+    write_json(folder / METRICS_FILE, metrics)
+    if params.export.precision == "int8":
+        require_used(metrics["int8"])
+
+    logits = predict_logits(network, held_back[0], spec.preprocess)
+    figures = {
+        "trained": Figures.of(Answers.of(logits, held_back[1], temperature), params.evaluate.ece_bins),
+        "here": Figures.of(chosen.answers, params.evaluate.ece_bins),
+        "elsewhere": figures_elsewhere(_job(params, len(rows))),
+    }
+    metrics["figures"] = {name: asdict(one) for name, one in figures.items()}
+    write_json(folder / METRICS_FILE, metrics)
+    (folder / TABLE_FILE).write_text(export_table(metrics), encoding="utf-8")
+    refuse_unless_same(figures["here"], figures["elsewhere"], on_gpu=chosen.predictor.device == "cuda")
+    if chosen is full:  # INT8 was judged by what it loses
+        refuse_unless_near(figures["here"], figures["trained"], params.export.parity_tolerance / temperature)
+    write_json(folder / METRICS_FILE, metrics | {"passed": True})
+    logger.info(
+        "export: %s, logits agree within %.2g on %d images",
+        *(metrics[name] for name in ("precision", "max_absolute_difference", "images")),
+    )
+
+
+def _parity(network: nn.Module, predictor: Predictor, stored: StoredImages, params: Params) -> dict[str, Any]:
+    """Return how far the fp32 file is from the trained network, on files prepared for scoring and for training."""
+    rows = stored.manifest.select("validation").slice(0, params.export.parity_images)
+    spec = predictor.spec.preprocess
     places = zip(*(rows[name].to_pylist() for name in ("shard", "row", "image_id", "name")), strict=True)
-    scored = prepare([stored.content(*place) for place in places], spec.preprocess, stored.limits).pixels
-    trained_on = stored.pixels(rows, spec.preprocess)
+    scored = prepare([stored.content(*place) for place in places], spec, stored.limits).pixels
+    trained_on = stored.pixels(rows, spec)
     difference = parity(network, predictor, trained_on, scored)
     of_embeddings = embedding_parity(network, predictor, trained_on, scored)
-    metrics = {
+    return {
         "images": len(rows),
         "max_absolute_difference": difference,
         "embedding_difference": of_embeddings,
         "tolerance": params.export.parity_tolerance,
         "providers": list(predictor.providers),
-        "onnx_bytes": (folder / ONNX_FILE).stat().st_size,
         "passed": max(difference, of_embeddings) <= params.export.parity_tolerance,
     }
-    write_json(folder / METRICS_FILE, metrics)
+
+
+def _refuse_disparity(metrics: dict[str, Any]) -> None:
     if not metrics["passed"]:
         raise RefusedError(
-            f"the exported model's logits differ from the trained one's by {difference:.2g}, its embeddings by "
-            f"{of_embeddings:.2g} of their largest value, on {len(rows)} images; one is more than "
-            f"export.parity_tolerance {params.export.parity_tolerance:g}; it is not used"
+            f"the exported model's logits differ from the trained one's by {metrics['max_absolute_difference']:.2g}, "
+            f"its embeddings by {metrics['embedding_difference']:.2g} of their largest value, on {metrics['images']} "
+            f"images; one is more than export.parity_tolerance {metrics['tolerance']:g}; it is not used"
         )
-    logger.info("export: logits agree within %.2g on %d images", difference, len(rows))
+
+
+def _choose(
+    full: Exported, stored: StoredImages, held_back: HeldBack, params: Params
+) -> tuple[Exported, dict[str, Any]]:
+    """Return the form that scores, its files in the export folder, and what metrics.json says of the choice.
+
+    Raises RefusedError as `quantise` where INT8 is asked for.
+    """
+    rules = params.export
+    if rules.precision == "fp32":
+        latency = _latency({"fp32": full}, held_back, rules.latency_runs)
+        return full, {"precision": "fp32", "int8": None, "latency": _told(latency, full)}
+    with TemporaryDirectory(prefix="perennial-export-") as name:
+        try:
+            attempt = attempt_int8(full, Path(name), calibration_images(stored, params, full), held_back, params)
+        except PerennialError as error:
+            if rules.precision == "int8":
+                raise
+            latency = _latency({"fp32": full}, held_back, rules.latency_runs)
+            return full, {"precision": "fp32", "int8": not_possible(error), "latency": _told(latency, full)}
+        # Without a measurement nothing is known to be faster: `auto` takes its own where none is asked for.
+        runs = rules.latency_runs or (1 if rules.precision == "auto" else 0)
+        latency = _latency({"fp32": full, "int8": attempt.light}, held_back, runs)
+        told = attempt.told(full, latency, rules.precision)
+        about = {"int8": told, "fp32_bytes": full.size, "latency": _told(latency, full)}
+        if not told["used"]:
+            return full, {"precision": "fp32", **about}
+        for file in (ONNX_FILE, SPEC_FILE):
+            shutil.copyfile(attempt.light.folder / file, full.folder / file)
+        return attempt.light, {"precision": "int8", **about}
+
+
+def _latency(forms: dict[str, Exported], held_back: HeldBack, runs: int) -> dict[str, list[Latency]]:
+    if runs == 0:
+        return {}
+    return measure_latency({name: form.predictor for name, form in forms.items()}, held_back[0], runs)
+
+
+def _told(latency: dict[str, list[Latency]], full: Exported) -> dict[str, Any] | None:
+    if not latency:
+        return None
+    files = {
+        name: [asdict(one) | {"images_per_second": round(one.images_per_second, 1)} for one in rows]
+        for name, rows in latency.items()
+    }
+    return {"device": full.predictor.device, "threads": available_cores(), "files": files}
+
+
+def _job(params: Params, images: int) -> Job:
+    data = params.data
+    return Job(
+        export=str(Path(params.paths.export).resolve()),
+        shards=str(Path(params.paths.images).resolve()),
+        manifest=str(Path(params.paths.manifest).resolve()),
+        images=images,
+        max_bytes=data.max_file_bytes,
+        max_pixels=data.max_pixels,
+        min_side=data.min_side,
+        threads=available_cores(),
+        ece_bins=params.evaluate.ece_bins,
+    )

@@ -1,0 +1,149 @@
+"""The export stage's attempt at a file in 8 bits, and whether it may take the fp32 file's place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.data.decoding.turns import available_cores
+from components.errors import PerennialError, RefusedError
+from components.evaluation.again import answered
+from components.evaluation.lighter import Verdict, judge_lighter
+from components.evaluation.metrics import Answers
+from components.model.artifact import ONNX_FILE, file_sha256, write_spec
+from components.model.calibration import fit_temperature
+from components.model.images.dataset import StoredImages
+from components.model.serving.latency import Latency
+from components.model.serving.predictor import Predictor
+from components.model.serving.quantise import quantise, set_temperature
+from components.params import Params
+
+HeldBack = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Validation images (N, size, size, channels) and their labels (N,)."""
+
+FASTER = 1.05
+"""How many times as fast INT8 must be for `auto` to take it; less is within what a machine varies by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """One form of the model: its folder, its session, and what it answers on the judged validation images."""
+
+    folder: Path
+    predictor: Predictor
+    answers: Answers
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of its file."""
+        return (self.folder / ONNX_FILE).stat().st_size
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An INT8 form and what judged it against the fp32 one."""
+
+    light: Exported
+    verdict: Verdict
+
+    def refused_for(self, latency: dict[str, list[Latency]], precision: str) -> str:
+        """Return why the fp32 file is kept, in our own words, "" if it is not."""
+        if not self.verdict.passed:
+            return "it loses too much"
+        factor = speedup(latency)
+        if precision == "auto" and (factor is None or factor < FASTER):
+            return "it is not faster on this machine"
+        return ""
+
+    def told(self, full: Exported, latency: dict[str, list[Latency]], precision: str) -> dict[str, Any]:
+        """Return what metrics.json says of the attempt."""
+        verdict, refused_for = self.verdict, self.refused_for(latency, precision)
+        return {
+            "used": not refused_for,
+            "refused_for": refused_for,
+            "reasons": list(verdict.reasons),
+            "bytes": self.light.size,
+            "size_ratio": round(self.light.size / full.size, 4),
+            "speedup": speedup(latency),
+            "speedup_batch": latency["fp32"][-1].batch if "int8" in latency else None,
+            "images": verdict.overall.images,
+            "loss": round(verdict.overall.share, 5),
+            "lost": verdict.overall.lost,
+            "gained": verdict.overall.gained,
+            "worst_class": verdict.worst.name,
+            "worst_class_images": verdict.worst.images,
+            "worst_class_loss": round(verdict.worst.share, 5),
+            "ece_fp32": round(verdict.ece_full, 5),
+            "ece_int8": round(verdict.ece_light, 5),
+            "temperature": self.light.predictor.spec.temperature,
+        }
+
+
+def attempt_int8(
+    full: Exported,
+    folder: Path,
+    calibration: NDArray[np.uint8],
+    held_back: HeldBack,
+    params: Params,
+) -> Attempt:
+    """Return the INT8 form of `full`, written to `folder`, its temperature fitted anew, and the verdict on it.
+
+    calibration: training images. held_back: the validation images and labels that both forms are judged on. Raises as
+    `quantise`.
+    """
+    images, labels = held_back
+    spec, path = full.predictor.spec, folder / ONNX_FILE
+    quantise(full.folder / ONNX_FILE, path, calibration, spec)
+    write_spec(folder, replace(spec, onnx_sha256=file_sha256(path)))
+    coarse = Predictor(folder, threads=available_cores())
+    logits = np.concatenate([coarse.predict(images[s : s + 256])[0] for s in range(0, len(images), 256)])
+    temperature = fit_temperature(logits, labels)
+    set_temperature(path, temperature)
+    write_spec(folder, replace(spec, temperature=temperature, onnx_sha256=file_sha256(path)))
+    light = open_exported(folder, held_back)
+    verdict = judge_lighter(
+        full.answers,
+        light.answers,
+        spec.classes,
+        max_loss=params.export.max_loss,
+        max_class_loss=params.export.max_class_loss,
+        ece_bins=params.evaluate.ece_bins,
+    )
+    return Attempt(light, verdict)
+
+
+def open_exported(folder: Path, held_back: HeldBack) -> Exported:
+    """Return the form in `folder` and what it answers."""
+    predictor = Predictor(folder, threads=available_cores())
+    return Exported(folder, predictor, answered(predictor, *held_back))
+
+
+def calibration_images(stored: StoredImages, params: Params, full: Exported) -> NDArray[np.uint8]:
+    """Return the training images that ranges are measured on, as many as export.calibration_images."""
+    rows = stored.manifest.select("train").slice(0, params.export.calibration_images)
+    return stored.pixels(rows, full.predictor.spec.preprocess)
+
+
+def speedup(latency: dict[str, list[Latency]]) -> float | None:
+    """Return how many times as fast INT8 is at the largest batch, by the medians; None where it was not measured."""
+    if not {"fp32", "int8"} <= latency.keys():
+        return None
+    return round(latency["fp32"][-1].p50_ms / latency["int8"][-1].p50_ms, 3)
+
+
+def not_possible(error: PerennialError) -> dict[str, Any]:
+    """Return what metrics.json says where there is no INT8 form to judge."""
+    return {"used": False, "refused_for": "it cannot be made", "reasons": [str(error)]}
+
+
+def require_used(told: dict[str, Any]) -> None:
+    """Raise RefusedError if INT8, asked for by export.precision, may not be used."""
+    if not told["used"]:
+        raise RefusedError(
+            f"export.precision is int8, but {told['refused_for']}: {'; '.join(told['reasons'])}; "
+            "set it to auto, which keeps fp32 then, or train on more images"
+        )

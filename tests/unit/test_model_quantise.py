@@ -87,13 +87,26 @@ def test_int8_file_is_a_fraction_of_the_fp32_file(both):
     assert (light / ONNX_FILE).stat().st_size <= 0.35 * (full / ONNX_FILE).stat().st_size
 
 
-def test_int8_file_of_a_network_of_real_size_is_a_quarter(tmp_path):
-    spec = replace(SPEC, backbone="resnet10t", preprocess=replace(SPEC.preprocess, size=32))
-    made = build("resnet10t", classes=10, channels=1, size=32, dropout=0.0, pretrained="none").eval()
+def test_no_class_gains_or_loses_on_average_on_the_images_it_was_calibrated_on(both):
+    full, light, _, _ = both
+    differ = full.predict(PIXELS[LEARNT][:256])[0] - light.predict(PIXELS[LEARNT][:256])[0]
+    assert np.abs(differ.mean(axis=0)).max() < 1e-4 < np.abs(differ).max()
+
+
+def test_first_convolution_and_a_depthwise_one_after_it_stay_in_fp32(both, tmp_path):
+    def floats(path: Path) -> list[str]:
+        model = onnx.load(path)
+        made_by = {name: node.op_type for node in model.graph.node for name in node.output}
+        return [made_by.get(node.input[1], "fp32") for node in model.graph.node if node.op_type == "Conv"]
+
+    assert floats(both[3] / ONNX_FILE) == ["fp32", "DequantizeLinear"]
+    spec = replace(SPEC, backbone="tf_efficientnet_lite0", preprocess=replace(SPEC.preprocess, size=32))
+    made = build(spec.backbone, classes=10, channels=1, size=32, dropout=0.0, pretrained="none").eval()
     to_onnx(made, spec, tmp_path / "full.onnx")
     images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 1), dtype=np.uint8)
     quantise(tmp_path / "full.onnx", tmp_path / "light.onnx", images, spec)
-    assert (tmp_path / "light.onnx").stat().st_size <= 0.26 * (tmp_path / "full.onnx").stat().st_size
+    assert floats(tmp_path / "light.onnx") == ["fp32"] * 2 + ["DequantizeLinear"] * 47
+    assert (tmp_path / "light.onnx").stat().st_size <= 0.3 * (tmp_path / "full.onnx").stat().st_size
 
 
 def test_input_and_outputs_stay_as_they_were(both):

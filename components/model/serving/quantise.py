@@ -56,6 +56,7 @@ def quantise(source: Path, target: Path, images: NDArray[np.uint8], spec: ModelS
             # Logits in 256 steps would give confidences in 256 steps.
             extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"]},
         )
+        _shift_logits(source, target, images)
 
 
 def set_temperature(path: Path, temperature: float) -> None:
@@ -93,16 +94,48 @@ def _check(images: NDArray[np.uint8], spec: ModelSpec) -> None:
 def _kept(path: Path) -> list[str]:
     """Return the names of the nodes that stay in fp32. Raises RefusedError if nothing else is left.
 
-    Of the first convolution: its inputs are the normalised pixels; in 8 bits they would be moved to a layout in which
-    normalising three channels takes a quarter of the whole time (measured).
+    The first convolution: in 8 bits its input would be moved to a layout in which normalising three channels takes a
+    quarter of the whole time. A depthwise one after it: few weights, whose channels differ most. Measured with
+    EfficientNet-Lite0: a quarter less error in the logits for 2 % of the time; further ones cost time and gain nothing.
     """
     import onnx
 
     nodes = onnx.load(path).graph.node
-    layers = [node.name for node in nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
+    layers = [node for node in nodes if node.op_type in ("Conv", "Gemm", "MatMul")]
     if len(layers) < 2:
         raise RefusedError("the network has no second layer, so nothing in it would be faster in INT8; use fp32")
-    return layers[:1]
+    return [layer.name for layer in layers[: 2 if _groups(layers[1]) > 1 else 1]]
+
+
+def _groups(layer: Any) -> int:
+    return next((int(attribute.i) for attribute in layer.attribute if attribute.name == "group"), 1)
+
+
+def _shift_logits(source: Path, target: Path, images: NDArray[np.uint8]) -> None:
+    """Add to the file's logits what they are too low by on average: rounding moves some classes' more than others'.
+
+    After Nagel et al. 2019 (bias correction), of the last layer alone.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    shift = (_logits(source, images) - _logits(target, images)).mean(axis=0, dtype=np.float64)
+    model = onnx.load(target)
+    graph = model.graph
+    (last,) = (node for node in graph.node if "logits" in node.output)
+    last.output[list(last.output).index("logits")] = "logits_before_shift"
+    graph.initializer.append(numpy_helper.from_array(shift.astype(np.float32), "logits_shift"))
+    added = helper.make_node("Add", ["logits_before_shift", "logits_shift"], ["logits"], "shift_logits")
+    graph.node.insert(list(graph.node).index(last) + 1, added)
+    onnx.save_model(model, str(target), save_as_external_data=False)
+
+
+def _logits(path: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    starts = range(0, len(images), IMAGES_AT_ONCE)
+    return np.concatenate([session.run(["logits"], {"images": images[s : s + IMAGES_AT_ONCE]})[0] for s in starts])
 
 
 def _calibration(images: NDArray[np.uint8]) -> Any:

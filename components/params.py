@@ -259,6 +259,8 @@ class Export(Section):
     calibration_images: Annotated[int, Field(ge=16)] = 256
     judged_images: Positive = 1000
     latency_runs: Annotated[int, Field(ge=0)] = 20
+    prune: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    prune_epochs: Positive = 3
 
 
 class Gate(Section):

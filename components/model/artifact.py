@@ -25,6 +25,7 @@ class ModelSpec:
     classes: names in the order of the network's outputs. temperature: divides the logits before the softmax.
     review_below: calibrated confidence under which a prediction needs a person. unfamiliar_above: energy above which an
     image is probably none of the classes, None where it was not measured. onnx_sha256: None until exported.
+    lightened: the file was pruned or put in 8 bits after training, so its answers are not quite the trained network's.
     Raises ConfigurationError for fewer than two classes, a repeated class, or a temperature that is not positive.
     """
 
@@ -35,6 +36,7 @@ class ModelSpec:
     review_below: float = 0.7
     onnx_sha256: str | None = None
     unfamiliar_above: float | None = None
+    lightened: bool = False
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
@@ -75,6 +77,7 @@ class _File(Section):
     review_below: float
     unfamiliar_above: float | None = None
     onnx_sha256: str | None
+    lightened: bool = False
 
 
 def write_spec(folder: Path, spec: ModelSpec) -> None:
@@ -95,15 +98,8 @@ def read_spec(folder: Path) -> ModelSpec:
         content = json.loads(path.read_text(encoding="utf-8"))
         part = parse_strictly(_File, content, str(path))
         preprocess = PreprocessSpec(**part.preprocess.model_dump())
-        spec = ModelSpec(
-            part.classes,
-            preprocess,
-            part.backbone,
-            part.temperature,
-            part.review_below,
-            part.onnx_sha256,
-            part.unfamiliar_above,
-        )
+        told = part.model_dump(exclude={"format", "preprocess", "preprocess_sha256"})
+        spec = ModelSpec(preprocess=preprocess, **told)
     except FileNotFoundError as error:
         raise IntegrityError(f"{path} does not exist; {folder} is not a complete model, export it again") from error
     except (ValueError, ConfigurationError) as error:

@@ -35,6 +35,7 @@ from components.stages.int8 import (
     open_exported,
     require_used,
 )
+from components.stages.pruned import fewer_channels
 
 logger = logging.getLogger(__name__)
 
@@ -63,17 +64,23 @@ def run(params: Params) -> None:
     write_spec(folder, spec.exported(temperature, review_below, sha256, answering["unfamiliar_above"]))
     full = open_exported(folder, held_back)
     metrics = _parity(network, full.predictor, stored, params)
-    write_json(folder / METRICS_FILE, metrics)
+    write_json(folder / METRICS_FILE, metrics | {"passed": False})  # not before everything is known
     _refuse_disparity(metrics)
-    chosen, about = _choose(full, stored, held_back, params)
-    metrics |= about | {"onnx_bytes": (folder / ONNX_FILE).stat().st_size, "passed": False}
+    base, pruned, answers = full, None, full.answers
+    if params.export.prune:
+        network, base, pruned = fewer_channels(network, full, stored, held_back, params)
+        metrics |= _parity(network, base.predictor, stored, params)
+        _refuse_disparity(metrics)
+    chosen, about = _choose(base, answers, stored, held_back, params)
+    metrics |= about | {"pruned": pruned} | {"onnx_bytes": (folder / ONNX_FILE).stat().st_size, "passed": False}
     write_json(folder / METRICS_FILE, metrics)
     if params.export.precision == "int8":
         require_used(metrics["int8"])
 
     logits = predict_logits(network, held_back[0], spec.preprocess)
+    trained = Answers.of(logits, held_back[1], base.predictor.spec.temperature)
     figures = {
-        "trained": Figures.of(Answers.of(logits, held_back[1], temperature), params.evaluate.ece_bins),
+        "trained": Figures.of(trained, params.evaluate.ece_bins),
         "here": Figures.of(chosen.answers, params.evaluate.ece_bins),
         "elsewhere": figures_elsewhere(_job(params, len(rows))),
     }
@@ -81,7 +88,7 @@ def run(params: Params) -> None:
     write_json(folder / METRICS_FILE, metrics)
     (folder / TABLE_FILE).write_text(export_table(metrics), encoding="utf-8")
     refuse_unless_same(figures["here"], figures["elsewhere"], on_gpu=chosen.predictor.device == "cuda")
-    if chosen is full:  # INT8 was judged by what it loses
+    if chosen is base:  # INT8 was judged by what it loses
         refuse_unless_near(figures["here"], figures["trained"], params.export.parity_tolerance / temperature)
     write_json(folder / METRICS_FILE, metrics | {"passed": True})
     logger.info(
@@ -119,10 +126,11 @@ def _refuse_disparity(metrics: dict[str, Any]) -> None:
 
 
 def _choose(
-    full: Exported, stored: StoredImages, held_back: HeldBack, params: Params
+    full: Exported, whole: Answers, stored: StoredImages, held_back: HeldBack, params: Params
 ) -> tuple[Exported, dict[str, Any]]:
     """Return the form that scores, its files in the export folder, and what metrics.json says of the choice.
 
+    whole: the answers that INT8 is held to, those of the network before it was pruned.
     Raises RefusedError as `quantise` where INT8 is asked for.
     """
     rules = params.export
@@ -131,7 +139,7 @@ def _choose(
         return full, {"precision": "fp32", "int8": None, "latency": _told(latency, full)}
     with TemporaryDirectory(prefix="perennial-export-") as name:
         try:
-            attempt = attempt_int8(full, Path(name), calibration_images(stored, params, full), held_back, params)
+            attempt = attempt_int8(full, whole, Path(name), calibration_images(stored, params, full), held_back, params)
         except PerennialError as error:
             if rules.precision == "int8":
                 raise

@@ -17,6 +17,14 @@ def export_table(metrics: Mapping[str, Any]) -> str:
         f"The file that scores is {metrics['precision']}: {_size(metrics['onnx_bytes'])}. "
         f"Its logits are the trained network's within {metrics['max_absolute_difference']:.1g} in fp32.",
     ]
+    pruned = metrics["pruned"]
+    if pruned is not None:
+        lines += [
+            "",
+            f"Pruned by {pruned['share']:g}: {pruned['parameters']:,} of {pruned['parameters_whole']:,} parameters, "
+            f"{_size(pruned['bytes'])} of {_size(pruned['bytes_whole'])}; {100 * pruned['loss']:.2f} points of "
+            f"accuracy lost in all, {100 * pruned['worst_class_loss']:.2f} in the class that lost most.",
+        ]
     int8 = metrics["int8"]
     if int8 is not None:
         lines += ["", _int8(int8)]

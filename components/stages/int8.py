@@ -85,6 +85,7 @@ class Attempt:
 
 def attempt_int8(
     full: Exported,
+    whole: Answers,
     folder: Path,
     calibration: NDArray[np.uint8],
     held_back: HeldBack,
@@ -92,8 +93,8 @@ def attempt_int8(
 ) -> Attempt:
     """Return the INT8 form of `full`, written to `folder`, its temperature fitted anew, and the verdict on it.
 
-    calibration: training images. held_back: the validation images and labels that both forms are judged on. Raises as
-    `quantise`.
+    whole: the answers it is held to. calibration: training images. held_back: the validation images and labels that
+    both forms are judged on. Raises as `quantise`.
     """
     images, labels = held_back
     spec, path = full.predictor.spec, folder / ONNX_FILE
@@ -103,10 +104,10 @@ def attempt_int8(
     logits = np.concatenate([coarse.predict(images[s : s + 256])[0] for s in range(0, len(images), 256)])
     temperature = fit_temperature(logits, labels)
     set_temperature(path, temperature)
-    write_spec(folder, replace(spec, temperature=temperature, onnx_sha256=file_sha256(path)))
+    write_spec(folder, replace(spec, temperature=temperature, lightened=True, onnx_sha256=file_sha256(path)))
     light = open_exported(folder, held_back)
     verdict = judge_lighter(
-        full.answers,
+        whole,
         light.answers,
         spec.classes,
         max_loss=params.export.max_loss,

@@ -121,6 +121,7 @@ def test_by_default_the_file_is_fp32_and_tells_its_latency_and_figures(exported)
     workspace = exported["fp32"]
     metrics = told(workspace)
     assert (metrics["passed"], metrics["precision"], metrics["int8"]) == (True, "fp32", None)
+    assert not Predictor(workspace / "artifacts/export", threads=1).spec.lightened
     assert [row["batch"] for row in metrics["latency"]["files"]["fp32"]] == [1, 8, 32]
     assert all(0 < row["p50_ms"] <= row["p95_ms"] for row in metrics["latency"]["files"]["fp32"])
     trained, here, elsewhere = (Figures(**metrics["figures"][name]) for name in ("trained", "here", "elsewhere"))
@@ -138,6 +139,7 @@ def test_int8_takes_the_place_of_fp32_with_a_temperature_of_its_own(exported):
     assert (metrics["passed"], metrics["precision"], metrics["int8"]["used"]) == (True, "int8", True)
     assert metrics["onnx_bytes"] == metrics["int8"]["bytes"] < 0.35 * metrics["fp32_bytes"]
     assert spec.temperature == metrics["int8"]["temperature"] != TEMPERATURE
+    assert spec.lightened
     assert spec.review_below == params().score.review_below
     assert set(metrics["latency"]["files"]) == {"fp32", "int8"}
     here, elsewhere = (Figures(**metrics["figures"][name]) for name in ("here", "elsewhere"))
@@ -180,6 +182,26 @@ def test_auto_takes_what_it_measured_to_be_faster(workspace):
     fp32, int8 = (metrics["latency"]["files"][name][-1]["p50_ms"] for name in ("fp32", "int8"))
     assert metrics["int8"]["speedup"] == pytest.approx(fp32 / int8, abs=1e-3)
     assert metrics["precision"] == ("int8" if metrics["int8"]["speedup"] >= 1.05 else "fp32")
+
+
+def test_a_pruned_network_is_smaller_learns_from_the_whole_one_and_says_what_it_lost(workspace):
+    pytest.importorskip("torch_pruning")
+    STAGES["export"](params(prune=0.3, prune_epochs=8, max_loss=0.02, max_class_loss=0.06, precision="auto"))
+    metrics, spec = told(workspace), Predictor(workspace / "artifacts/export", threads=1).spec
+    pruned = metrics["pruned"]
+    assert metrics["passed"]
+    assert spec.lightened
+    assert pruned["parameters"] < 0.75 * pruned["parameters_whole"]
+    assert metrics["onnx_bytes"] <= pruned["bytes"] < 0.8 * pruned["bytes_whole"]
+    assert pruned["loss"] <= 0.02
+    assert "Pruned by 0.3:" in (workspace / "artifacts/export/export.md").read_text(encoding="utf-8")
+
+
+def test_a_network_of_which_too_much_was_taken_is_refused(workspace):
+    pytest.importorskip("torch_pruning")
+    with pytest.raises(RefusedError, match=r"with export\.prune 0\.75 accuracy falls by .* more than"):
+        STAGES["export"](params(prune=0.75, prune_epochs=1))
+    assert told(workspace)["passed"] is False
 
 
 def test_a_new_process_measures_what_lies_on_the_disk(exported, tmp_path):

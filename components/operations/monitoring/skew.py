@@ -28,6 +28,7 @@ from components.monitoring.skew import (
     without_replay,
 )
 from components.operations.alerting import send_once
+from components.operations.models import load_predictor
 from components.operations.monitoring.reactions import report_links
 from components.operations.services import Services
 from components.params import load_params
@@ -120,7 +121,7 @@ def _replay(services: Services, window: Window, model: ModelVersion, gap: Gap) -
         origin=workspace.origin, state=workspace.state, commit=model.git_commit, targets=targets
     ) as root:
         then = load_params(root / "params.yaml")
-        replayed = _answer_again(services, root / then.paths.model, root / then.paths.evaluation, logged)
+        replayed = _answer_again(services, model, root / then.paths.model, root / then.paths.evaluation, logged)
     return judge_replay(
         gap,
         Replayed(
@@ -142,8 +143,14 @@ def _stored(services: Services, rows: list[tuple[ImagePlace, Any]]) -> Iterator[
             yield place, probabilities, services.images.get(place.shard, place.row, place.image_id)
 
 
-def _answer_again(services: Services, model: Path, evaluation: Path, logged: list[Logged]) -> Any:
-    """Return the training path's probabilities (N, K) of stored images."""
+def _answer_again(
+    services: Services, registered: ModelVersion, model: Path, evaluation: Path, logged: list[Logged]
+) -> Any:
+    """Return the training path's probabilities (N, K) of stored images.
+
+    Of a file that was made lighter after training, its own: what it loses was judged when it was exported, and what is
+    left to differ is how images are read and prepared.
+    """
     from components.model.answering import predict_logits
     from components.model.calibration import softmax
     from components.model.images.dataset import decode_and_resize_stored
@@ -161,4 +168,7 @@ def _answer_again(services: Services, model: Path, evaluation: Path, logged: lis
             for place, _, content in logged
         ]
     )
+    serving = load_predictor(services, registered)
+    if serving.spec.lightened:
+        return serving.predict(images)[1]
     return softmax(predict_logits(network, images, spec.preprocess), temperature)

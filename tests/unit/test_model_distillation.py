@@ -6,11 +6,18 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional
 
-from components.errors import ConfigurationError
+from components.errors import ConfigurationError, DataError
+from components.model.answering import predict_logits
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, write_spec
+from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import build
-from components.model.training.distillation import Teaching, distilled, teach
+from components.model.training.distillation import Taught, Teaching, distilled, lesson, teach
+from components.model.training.fit import Run
+from components.model.training.learner import PixelInputs
+from components.model.training.objective import OneLabel
+from components.model.training.rates import Rates
+from components.params import Augment, Train
 
 DIGITS = load_digits()
 PIXELS = torch.from_numpy((DIGITS.images / 16).astype(np.float32))[:, None]
@@ -62,6 +69,44 @@ def test_share_and_temperature_have_a_range(alpha, temperature):
 def test_rows_are_taken_with_their_teaching():
     taught = Teaching(drawn(4, 3).astype(np.float32), 0.5, 2.0)
     assert np.array_equal(taught.take(np.array([True, False, True, False])).logits, taught.logits[[0, 2]])
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_lesson_is_learnt_from_labels_and_teacher_in_their_shares(soft):
+    labels, shares = np.array([2, 0, 1, 1]), softmax(drawn(4, 3), axis=1).astype(np.float32)
+    images = ImageSet(np.zeros((4, 8, 8, 1), np.uint8), labels, np.ones(4, np.float32), shares if soft else None)
+    taught = Teaching(drawn(4, 3).astype(np.float32), 0.3, 2.0)
+    logits = torch.from_numpy(drawn(3, 4).T.astype(np.float32).copy())
+    plain = OneLabel(0.1)
+    own = plain.losses(logits, torch.from_numpy(shares if soft else labels))
+    expected = distilled(own, logits, torch.from_numpy(taught.logits), alpha=0.3, temperature=2.0)
+    targets = torch.from_numpy(lesson(images, taught).targets)
+    objective = Taught(plain, taught.alpha, taught.temperature)
+    assert objective.losses(logits, targets).numpy() == pytest.approx(expected.numpy(), rel=1e-6)
+    assert objective.watched == plain.watched
+
+
+def test_a_lesson_of_other_images_is_refused():
+    images = ImageSet(np.zeros((2, 8, 8, 1), np.uint8), np.array([0, 1]), np.ones(2, np.float32))
+    with pytest.raises(DataError, match="a teacher that spoke of 4"):
+        lesson(images, Teaching(np.zeros((4, 3), np.float32), 0.5, 2.0))
+
+
+def test_a_run_with_a_teacher_learns_from_it_alone_where_labels_have_no_share():
+    """The labels are all wrong by one class, the teacher is right."""
+    rows = slice(0, 400)
+    pixels = (DIGITS.images[rows] * 15.9).astype(np.uint8)[..., None]
+    right = DIGITS.target[rows].astype(np.int64)
+    said = np.where(np.eye(10)[right] > 0, 6.0, 0.0).astype(np.float32)
+    training = ImageSet(pixels, (right + 1) % 10, np.ones(len(right), np.float32))
+    spec = PreprocessSpec(8, 1, "stretch", 1.0, "box", (0.3,), (0.37,))
+    run = Run(
+        PixelInputs(spec, Augment(shift=0.0)), Taught(OneLabel(0.0), 1.0, 2.0), Rates.same(0.003),
+        Train(epochs=6, batch_size=32, precision="fp32"),
+    )  # fmt: skip
+    network = build("small_cnn", classes=10, channels=1, size=8, dropout=0.0, pretrained="none", seed=1)
+    fitted = run.fit(network, lesson(training, Teaching(said, 1.0, 2.0)), None, None)
+    assert (predict_logits(fitted.network, pixels, spec).argmax(1) == right).mean() > 0.9
 
 
 def student(seed: int) -> nn.Module:

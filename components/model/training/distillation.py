@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from components.errors import ConfigurationError
+from components.errors import ConfigurationError, DataError
 from components.model.answering import predict_logits
+from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import restore
+from components.model.training.objective import Objective, Tally
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +55,43 @@ def distilled(losses: Tensor, logits: Tensor, teacher: Tensor, *, alpha: float, 
     wanted = functional.log_softmax(teacher / temperature, dim=1)
     apart = functional.kl_div(student, wanted, reduction="none", log_target=True).sum(dim=1)
     return alpha * temperature**2 * apart + (1 - alpha) * losses
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """The loss of a network that has a teacher; `labels` is what it would minimise without one. An `Objective`."""
+
+    labels: Objective
+    alpha: float
+    temperature: float
+
+    @property
+    def watched(self) -> str:
+        """Return the name of the metric that epochs are compared by."""
+        return self.labels.watched
+
+    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Return every row's loss (N,). targets: (N, 1 + K) or (N, 2 K), as `lesson` makes them."""
+        classes = logits.shape[1]
+        said, own = targets[:, -classes:], targets[:, :-classes]
+        # A class index, or shares of every class.
+        losses = self.labels.losses(logits, own[:, 0].long() if own.shape[1] == 1 else own)
+        return distilled(losses, logits, said, alpha=self.alpha, temperature=self.temperature)
+
+    def tally(self) -> Tally:
+        """Return an empty tally; validation rows have labels alone."""
+        return self.labels.tally()
+
+
+def lesson(training: ImageSet, teaching: Teaching) -> ImageSet:
+    """Return `training` with targets that hold what is learnt of the labels, and after it the teacher's logits.
+
+    Raises DataError if the teacher spoke of another number of images.
+    """
+    if len(training) != len(teaching.logits):
+        raise DataError(f"{len(training)} images, and a teacher that spoke of {len(teaching.logits)}")
+    own = training.labels[:, None].astype(np.float32) if training.targets is None else training.targets
+    return replace(training, targets=np.hstack([own, teaching.logits]).astype(np.float32))
 
 
 def teach(

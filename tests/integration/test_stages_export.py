@@ -103,9 +103,9 @@ def blow_up_a_channel(root: Path) -> None:
     """The same function in fp32; 8 bits have no room for a channel ten thousand times the others."""
     path = root / "artifacts/model" / WEIGHTS_FILE
     weights = torch.load(path, weights_only=True)
-    weights["norm0.weight"][3] *= 1e4
-    weights["norm0.bias"][3] *= 1e4
-    weights["conv1.weight"][:, 3] /= 1e4
+    weights["body.norm0.weight"][3] *= 1e4
+    weights["body.norm0.bias"][3] *= 1e4
+    weights["body.conv1.weight"][:, 3] /= 1e4
     torch.save(weights, path)
 
 

@@ -17,7 +17,7 @@ def made(backbone, side=32):
     return network, ModelSpec(tuple("abcde"), preprocess, backbone)
 
 
-@pytest.mark.parametrize("backbone", ["small_cnn", "resnet10t"])
+@pytest.mark.parametrize("backbone", ["small_cnn", "small_resnet", "resnet10t"])
 def test_channels_are_gone_and_the_rest_is_exported_as_any_network(backbone, tmp_path):
     pytest.importorskip("torch_pruning")
     network, spec = made(backbone)
@@ -42,11 +42,11 @@ def test_the_weakest_channels_go():
     network, spec = made("small_cnn", side=16)
     weak = [1, 4, 5, 9, 12, 20, 25, 30]  # of the first layer's 32, a quarter
     with torch.no_grad():
-        for layer in (network.conv0.weight, network.norm0.weight, network.norm0.bias):
+        for layer in (network.body.conv0.weight, network.body.norm0.weight, network.body.norm0.bias):
             layer[weak] *= 1e-3
-        network.conv1.weight[:, weak] *= 1e-3
+        network.body.conv1.weight[:, weak] *= 1e-3
     kept = [channel for channel in range(32) if channel not in weak]
-    assert torch.equal(prune(network, spec, 0.25).conv0.weight, network.conv0.weight[kept])
+    assert torch.equal(prune(network, spec, 0.25).body.conv0.weight, network.body.conv0.weight[kept])
 
 
 def test_what_cannot_be_taken_apart_is_refused():

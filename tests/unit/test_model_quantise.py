@@ -19,6 +19,7 @@ from components.model.calibration import expected_calibration_error, fit_tempera
 from components.model.images.inputs import Normalise
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import build
+from components.model.networks.small import SmallNetwork
 from components.model.serving.export import to_onnx
 from components.model.serving.predictor import Predictor
 from components.model.serving.quantise import quantise, set_temperature
@@ -170,9 +171,9 @@ def test_a_real_network_whose_channels_differ_by_magnitudes_is_refused(network, 
     blown = build("small_cnn", classes=10, channels=1, size=SIDE, dropout=0.0, pretrained="none").eval()
     blown.load_state_dict(network.state_dict())
     with torch.no_grad():
-        blown.norm0.weight[3] *= 1e4
-        blown.norm0.bias[3] *= 1e4
-        blown.conv1.weight[:, 3] /= 1e4
+        blown.body.norm0.weight[3] *= 1e4
+        blown.body.norm0.bias[3] *= 1e4
+        blown.body.conv1.weight[:, 3] /= 1e4
     folder, light = exported(blown, tmp_path / "full"), tmp_path / "light"
     light.mkdir()
     quantise(folder / ONNX_FILE, light / ONNX_FILE, PIXELS[LEARNT][:256], SPEC)
@@ -192,10 +193,7 @@ def test_too_few_images_or_of_another_shape_are_refused(both, tmp_path):
 
 
 def test_a_network_of_one_layer_has_nothing_to_quantise(tmp_path):
-    class One(torch.nn.Sequential):
-        pass
-
-    one = One(torch.nn.Flatten(), torch.nn.Linear(SIDE * SIDE, 10)).eval()
+    one = SmallNetwork(torch.nn.Sequential(), SIDE * SIDE, 10, dropout=0.0).eval()
     to_onnx(one, SPEC, tmp_path / "one.onnx")
     with pytest.raises(RefusedError, match="no second layer"):
         quantise(tmp_path / "one.onnx", tmp_path / "light.onnx", PIXELS[:20], SPEC)

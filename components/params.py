@@ -62,6 +62,7 @@ class Data(Section):
     """What may come in, and how it is split."""
 
     classes: tuple[str, ...] = ()
+    several: bool = False
     split: Split = Split()
     seed: int = 7
     golden_share: Share = 0.2

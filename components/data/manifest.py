@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.data.files import publish, unpublished
+from components.data.label_sets import decode
 from components.errors import RESTORE, DataError, IntegrityError
 
 MANIFEST_SCHEMA = pa.schema(
@@ -46,6 +47,7 @@ Row = dict[str, Any]
 _ID_CHARACTERS = 64
 _CLASSES_KEY = b"perennial.classes"
 _ANNOTATIONS_KEY = b"perennial.annotations"
+_SEVERAL_KEY = b"perennial.several"
 _ROW_GROUP = 131_072
 
 
@@ -54,11 +56,13 @@ class Manifest:
     """All rows, sorted by image id, and the class list whose order gives every class its index.
 
     annotations: SHA-256 of the file with the annotators' opinions beside it, None where there never were any.
+    several: an image carries any number of the classes; its label is then a set, as of `label_sets`.
     """
 
     table: pa.Table
     classes: tuple[str, ...]
     annotations: str | None = None
+    several: bool = False
 
     @classmethod
     def empty(cls) -> Manifest:
@@ -90,7 +94,7 @@ class Manifest:
         annotations = schema.metadata.get(_ANNOTATIONS_KEY)
         return cls(
             table.replace_schema_metadata(None), tuple(json.loads(stored)),
-            None if annotations is None else annotations.decode(),
+            None if annotations is None else annotations.decode(), _SEVERAL_KEY in schema.metadata,
         )  # fmt: skip
 
     @classmethod
@@ -124,16 +128,34 @@ class Manifest:
         return self.table.filter(wanted)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return active images as {split: {class: images}}, classes in their order, zeros included."""
+        """Return active images as {split: {class: images}}, classes in their order, zeros included.
+
+        An image of several classes counts in each of them.
+        """
         counted = {split: dict.fromkeys(self.classes, 0) for split in SPLITS}
         for entry in self.select().group_by(["split", "label"]).aggregate([([], "count_all")]).to_pylist():
-            counted[entry["split"]][entry["label"]] = entry["count_all"]
+            for name in self.names_of(entry["label"]):
+                counted[entry["split"]][name] += entry["count_all"]
         return {split: of_class for split, of_class in counted.items() if any(of_class.values())}
+
+    def names_of(self, label: str) -> tuple[str, ...]:
+        """Return the classes that a stored label names."""
+        return decode(label) if self.several else (label,)
+
+    def of_class(self, rows: pa.Table, name: str) -> pa.Table:
+        """Return those of some rows whose label names a class."""
+        if not self.several:
+            return rows.filter(pc.equal(rows["label"], name))
+        distinct = rows["label"].unique().to_pylist()
+        naming = [label for label in distinct if label is not None and name in decode(label)]
+        return rows.filter(pc.is_in(rows["label"], pa.array(naming, pa.string())))
 
     def _encode(self, sink: Any) -> None:
         metadata = {_CLASSES_KEY: json.dumps(list(self.classes), ensure_ascii=False).encode()}
         if self.annotations is not None:
             metadata[_ANNOTATIONS_KEY] = self.annotations.encode()
+        if self.several:
+            metadata[_SEVERAL_KEY] = b"true"
         table = by_id(self.table.cast(MANIFEST_SCHEMA))
         schema = MANIFEST_SCHEMA.with_metadata(metadata)
         with pq.ParquetWriter(sink, schema, compression="zstd", version="2.6") as writer:

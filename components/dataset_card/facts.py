@@ -36,12 +36,13 @@ def card_facts(
     counts = manifest.counts()
     splits = [split for split in SPLITS if split in counts]
     times = pc.min_max(active["captured_at"]).as_py()
+    of_split = Counter(active["split"].to_pylist())
     groups = Counter(active["group_id"].to_pylist())
     return {
         "version": version,
         "licence": licence or None,
         "images": active.num_rows,
-        "splits": {split: sum(counts[split].values()) for split in splits},
+        "splits": {split: of_split[split] for split in splits},
         "classes": [{"name": name, **{split: counts[split][name] for split in splits}} for name in manifest.classes],
         "sources": _sources(active),
         "origins": _counted(active["label_origin"]),

@@ -31,7 +31,7 @@ def score_source(
     services: Services, spec: str, *, batch_id: str | None, columns: Sequence[str] = (), now: datetime
 ) -> dict[str, Any]:
     """Score everything in the source `spec`; see `score_items`. columns: what a list calls its columns."""
-    names = ColumnNames.parse(columns)
+    names = ColumnNames.parse(columns, several=services.workspace.params.data.several)
     cache = services.workspace.state / "cache"
     return score_items(
         services, lambda: open_source(spec, limits=services.limits, cache=cache, columns=names),

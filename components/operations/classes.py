@@ -159,7 +159,8 @@ def _rename_set_aside(dataset: _Dataset, change: ClassChange) -> list[str]:
     register = Register.read(dataset.path)
     if not register.table.num_rows:
         return []
-    Register(class_changes.relabelled(register.table, change)).write(dataset.path)
+    several = dataset.manifest.several
+    Register(class_changes.relabelled(register.table, change, several=several)).write(dataset.path)
     return [register_target(dataset.params)]
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from components.data.decoding.decode import ImageLimits, decode
 from components.data.described import read_sizes
@@ -66,8 +65,7 @@ def _audit(workspace: Workspace, manifest: Manifest) -> dict[str, Any] | None:
 
 def _pictures(manifest: Manifest, reader: ShardReader, name: str, limits: ImageLimits) -> list[str]:
     """Return some images of a class, the same ones every time: spread over its ids, which are hashes."""
-    rows = manifest.select()
-    rows = rows.filter(pc.equal(rows["label"], name)).select(["shard", "row", "image_id"])
+    rows = manifest.of_class(manifest.select(), name).select(["shard", "row", "image_id"])
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(SAMPLES, len(rows))).astype(int))
     places = rows.take(chosen).to_pylist()
     return [data_uri(decode(reader.read_verified(p["shard"], p["row"], p["image_id"]), limits)) for p in places]

@@ -28,11 +28,11 @@ def preview_source(
     manifest = Manifest.read(path) if path.exists() else Manifest.empty()
     classes = agreed_classes(manifest.classes, workspace.params.data.classes, add_classes)
     finding = not manifest.classes and not workspace.params.data.classes  # the first labels make the list
-    entries = list_source(
-        spec, limits=limits, cache=workspace.state / "cache", columns=ColumnNames.parse(columns), fetch=False
-    )
+    several = workspace.params.data.several
+    names = ColumnNames.parse(columns, several=several)
+    entries = list_source(spec, limits=limits, cache=workspace.state / "cache", columns=names, fetch=False)
     with IsolatedDecoder.of(workspace.params.data) as decoder:
-        found = preview(entries, classes=None if finding else classes, decoder=decoder)
+        found = preview(entries, classes=None if finding else classes, decoder=decoder, several=several)
     return {
         "source": spec,
         "dry_run": True,

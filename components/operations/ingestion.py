@@ -99,7 +99,8 @@ def ingest_source(
     """
     cache = services.workspace.state / "cache"
     seen = SeenFiles(seen_path(cache, spec))
-    items = open_source(spec, limits=services.limits, cache=cache, columns=ColumnNames.parse(columns), seen=seen)
+    names = ColumnNames.parse(columns, several=services.workspace.params.data.several)
+    items = open_source(spec, limits=services.limits, cache=cache, columns=names, seen=seen)
     source = _origin(spec, columns)
     result = ingest_items(services, items, source=source, add_classes=add_classes, seen=seen, now=now)
     try:

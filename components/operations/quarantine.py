@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from components.data import label_sets
 from components.data.ingestion.class_list import unknown_class
 from components.data.ingestion.release import Released, Verdict, release
 from components.data.manifest import Manifest, find_rows, ids_from
@@ -81,8 +82,8 @@ def release_files(
         params = load_params(clone.root / "params.yaml")
         clone.pull(*dataset_paths(params), register_target(params))
         manifest = clone.root / params.paths.manifest
-        if label is not None and manifest.exists() and label not in (classes := Manifest.classes_at(manifest)):
-            raise unknown_class(label, classes)
+        if label is not None and manifest.exists():
+            label = _checked(label, Manifest.classes_at(manifest), several=params.data.several)
         before = Register.read(manifest)
         entries, already = _chosen(clone.root, params, names, reason, label)
         done = None
@@ -108,6 +109,15 @@ def release_files(
             evidence={**result, "label": label, "asked_reason": reason},
         )  # fmt: skip
     return result
+
+
+def _checked(label: str, classes: Sequence[str], *, several: bool) -> str:
+    """Return a label as it is stored. Raises ConfigurationError for one that is no class."""
+    stored = label_sets.parse(label) if several else label
+    for name in label_sets.decode(stored) if several else (label,):
+        if name not in classes:
+            raise unknown_class(name, classes)
+    return stored
 
 
 def _commit(clone: WorkspaceClone, params: Params, done: Released, now: datetime) -> str | None:

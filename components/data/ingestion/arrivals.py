@@ -9,6 +9,7 @@ from datetime import datetime
 
 from components import params
 from components.data.ingestion.split import Group, first_split, later_split, production_split
+from components.data.label_sets import decode
 from components.data.sources.item import Origin
 
 
@@ -76,7 +77,8 @@ class SplitRules:
     def assign(self, groups: Mapping[str, list[Arrival]]) -> dict[str, str]:
         """Return the split of every new group, by its id."""
         if self.kind == "first":
-            counted = (Group(group_id, _majority(members), len(members)) for group_id, members in groups.items())
+            stratum = _rarest(groups) if self.data.several else {name: _majority(groups[name]) for name in groups}
+            counted = (Group(group_id, stratum[group_id], len(members)) for group_id, members in groups.items())
             return dict(first_split(counted, self.data.split, self.data.seed))
         if self.kind == "later":
             return {group_id: self._later(group_id, members) for group_id, members in groups.items()}
@@ -88,7 +90,10 @@ class SplitRules:
         return later_split(group_id, self.data.split, self.data.seed)
 
     def _production(self, group_id: str, members: list[Arrival]) -> str:
-        alarmed = any(arrival.label in self.alarmed for arrival in members)
+        named = {arrival.label for arrival in members}
+        if self.data.several:
+            named = {name for label in named for name in decode(label)}
+        alarmed = not named.isdisjoint(self.alarmed)
         golden = self.data.golden_share_alarmed if alarmed else self.data.golden_share
         return production_split(group_id, golden, self.data.seed, self.data.split.validation)
 
@@ -133,6 +138,16 @@ def _name_groups(groups: Mapping[str, list[Arrival]], links: GroupLinks, stored:
             for arrival in members:
                 if arrival.group_id == arrival.image_id:  # the source's own name is kept: its next images bring it too
                     arrival.group_id = name
+
+
+def _rarest(groups: Mapping[str, list[Arrival]]) -> dict[str, str]:
+    """Return of every group the rarest label that one of its images carries, "" for none at all.
+
+    By it groups are stratified where images carry several: a common label is spread well by chance, a rare one is not.
+    """
+    named = {name: {one for arrival in members for one in decode(arrival.label)} for name, members in groups.items()}
+    counts = Counter(one for name, labels in named.items() for one in labels)
+    return {name: min(labels, key=lambda one: (counts[one], one), default="") for name, labels in named.items()}
 
 
 def _majority(members: list[Arrival]) -> str:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from components.data.ingestion.class_list import checked_class_name, unknown_class
+from components.data.label_sets import decode, encode
 from components.data.manifest import Manifest
 from components.errors import ConfigurationError
 
@@ -144,10 +145,15 @@ def changed_list(classes: Sequence[str], change: ClassChange) -> tuple[str, ...]
             return tuple(chain((head if one == name else one for one in classes), (p for p in made if p != head)))
 
 
-def relabelled(table: pa.Table, change: ClassChange) -> pa.Table:
-    """Return manifest rows of every state and split, or annotations, with labels as called after the change."""
+def relabelled(table: pa.Table, change: ClassChange, *, several: bool = False) -> pa.Table:
+    """Return manifest rows of every state and split, or annotations, with labels as called after the change.
+
+    several: labels are sets of classes. Raises ConfigurationError for a split of one of these.
+    """
     if isinstance(change, Add):
         return table
+    if several:
+        return _sets_relabelled(table, change)
     labels = table["label"].combine_chunks()
     wanted = pc.fill_null(pc.is_in(labels, pa.array(touched(change), pa.string())), False)
     match change:
@@ -161,6 +167,24 @@ def relabelled(table: pa.Table, change: ClassChange) -> pa.Table:
             mended = pa.array([change.images.get(image_id, left) for image_id in image_ids], pa.string())
             renamed = pc.replace_with_mask(labels, wanted, mended)
     return table.set_column(table.schema.get_field_index("label"), table.schema.field("label"), renamed)
+
+
+def _sets_relabelled(table: pa.Table, change: ClassChange) -> pa.Table:
+    names: dict[str, str] = {}
+    match change:
+        case Rename(old, new):
+            names = {old: new}
+        case Merge(sources, into):
+            names = dict.fromkeys(sources, into)
+        case Split(name):
+            raise ConfigurationError(
+                f"class {name!r} cannot be split where images carry several labels; add the new classes, and ingest a "
+                "list of its images with the labels they are to have"
+            )
+    encoded = pc.dictionary_encode(table["label"].combine_chunks())
+    changed = [encode(names.get(one, one) for one in decode(label)) for label in encoded.dictionary.to_pylist()]
+    labels = pa.array(changed, pa.string()).take(encoded.indices)
+    return table.set_column(table.schema.get_field_index("label"), table.schema.field("label"), labels)
 
 
 def carried_opinions(table: pa.Table, change: ClassChange) -> tuple[pa.Table, int]:
@@ -177,7 +201,11 @@ def carried_opinions(table: pa.Table, change: ClassChange) -> tuple[pa.Table, in
 
 def applied(manifest: Manifest, change: ClassChange) -> Manifest:
     """Return the manifest after the change. Raises ConfigurationError as `changed_list`."""
-    return replace(manifest, table=relabelled(manifest.table, change), classes=changed_list(manifest.classes, change))
+    return replace(
+        manifest,
+        table=relabelled(manifest.table, change, several=manifest.several),
+        classes=changed_list(manifest.classes, change),
+    )
 
 
 def carried(name: str, changes: Sequence[ClassChange], image_id: str | None = None) -> Carried:

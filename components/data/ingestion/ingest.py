@@ -113,7 +113,7 @@ def ingest(
     there is any other data.
     """
     images, path = root / params.paths.images, root / params.paths.manifest
-    manifest = Manifest.read(path) if path.exists() else Manifest.empty()
+    manifest = _agreed(Manifest.read(path) if path.exists() else Manifest.empty(), params, path)
     first = manifest.table["split"].null_count == manifest.table.num_rows
     if first and production:
         raise ConfigurationError(f"{path} has no images yet; ingest the first labelled images before production labels")
@@ -147,6 +147,20 @@ def ingest(
         undo.pop_all()
     _remove_orphans(images, path, updated)
     return _report(intake, updated, near, opinions, changed=changed, noted=noted is not register)
+
+
+def _agreed(manifest: Manifest, params: Params, path: Path) -> Manifest:
+    """Return the manifest, an empty one as `data.several` says. Raises ConfigurationError where it has other images."""
+    several = params.data.several
+    if manifest.several == several:
+        return manifest
+    if manifest.table.num_rows:
+        stored = "any number of labels each" if manifest.several else "one label each"
+        raise ConfigurationError(
+            f"data.several is {str(several).lower()}, but the images of {path} carry {stored}; set it back, or bring "
+            "these images into a workspace of their own (`perennial init DIR`)"
+        )
+    return replace(manifest, several=several)
 
 
 def _take_all(

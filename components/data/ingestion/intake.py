@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.data import label_sets
 from components.data.decoding.isolation import Checked
 from components.data.ingestion.arrivals import Arrival, GroupLinks
 from components.data.ingestion.checking import CheckedItem
@@ -23,6 +24,7 @@ from components.data.manifest import Manifest, RowIndex
 from components.data.quarantine.kept_bytes import Keeper
 from components.data.quarantine.register import RegisterRows
 from components.data.sources.item import Origin, SourceItem, looks_like_image, printable
+from components.errors import ConfigurationError
 from components.records import SetAside, require_utc
 
 MOST_LISTED = 1000
@@ -153,6 +155,8 @@ class Intake:
     def usable_labels(self) -> set[str]:
         """Return the labels of the new images that can be used, and all that their annotators gave."""
         given = {arrival.label for arrival in self.arrivals.values() if arrival.state != "quarantined"}
+        if self.manifest.several:
+            return {name for label in given for name in label_sets.decode(label)}
         return given | self.opinions.labels()
 
     def _new(
@@ -273,9 +277,20 @@ class Intake:
         return item.label_origin if item.label_origin in _CHECKED_BY_PEOPLE else "corrected"
 
     def _class_of(self, item: SourceItem, label: str) -> str:
+        """Return a label as it is stored: one class's name, or a set of them."""
+        where = f"{self._origin_of(item).source}: {item.name}"
+        if not self.manifest.several:
+            return self._class_named(label, where)
+        if item.annotator is not None:
+            raise ConfigurationError(
+                f"{where}: opinions of annotators are not taken where images carry several labels; map "
+                "`--column annotator=` and give each image once"
+            )
+        return label_sets.encode(self._class_named(name, where) for name in label_sets.decode(label))
+
+    def _class_named(self, label: str, where: str) -> str:
         known = self._labels.get(label)
         if known is None:
-            where = f"{self._origin_of(item).source}: {item.name}"
             known = checked_class_name(label, where)
             if self.classes is not None and known not in self.classes:
                 raise unknown_label(known, self.classes, where)

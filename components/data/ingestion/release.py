@@ -14,6 +14,7 @@ from components.data.decoding.decode import ImageLimits
 from components.data.decoding.isolation import IsolatedDecoder
 from components.data.ingestion.class_list import agreed_classes
 from components.data.ingestion.ingest import IngestReport, ingest
+from components.data.label_sets import decode
 from components.data.manifest import Manifest, Row, find_rows
 from components.data.quarantine.kept_bytes import KeptBytes
 from components.data.quarantine.reading import Entry, read_files
@@ -104,7 +105,10 @@ class _Release:
                     yield self._item(entry, content, row["image_id"], group)
         limits = ImageLimits.of(self._params.data)
         unread = [entry for entry in able if entry["state"] == "quarantined"]
-        files = read_files(unread, self._kept, limits=limits, cache=self._cache, refuse=self._refuse)
+        several = self._params.data.several
+        files = read_files(
+            unread, self._kept, limits=limits, cache=self._cache, refuse=self._refuse, several=several
+        )  # fmt: skip
         for entry, content in files:
             image_id = hashlib.sha256(content).hexdigest()
             group = rows[image_id]["group_id"] if image_id in rows else entry["group_id"]
@@ -124,12 +128,19 @@ class _Release:
             self._refuse(entry, f"it came as {' and '.join(sorted(map(repr, others)))}: say which with --label")
         elif label is None:
             self._refuse(entry, "it has no label: say one with --label")
-        elif self._classes is not None and label not in self._classes:
-            add = f"`perennial classes add {label!r} --apply`"
-            self._refuse(entry, f"its label {label!r} is no class: say another with --label, or {add}")
+        elif (unknown := self._unknown(label)) is not None:
+            add = f"`perennial classes add {unknown!r} --apply`"
+            self._refuse(entry, f"its label {unknown!r} is no class: say another with --label, or {add}")
         else:
             return True
         return False
+
+    def _unknown(self, label: str) -> str | None:
+        """Return a name in a label that is no class, if there is one."""
+        if self._classes is None:
+            return None
+        names = decode(label) if self._params.data.several else (label,)
+        return next((name for name in names if name not in self._classes), None)
 
     def _refuse(self, entry: Entry, why: str) -> None:
         self.refused.append((entry, why))

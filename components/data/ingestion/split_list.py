@@ -58,8 +58,7 @@ def split_by(manifest: Manifest, name: str, listed: dict[str, str], rest: str | 
     ConfigurationError for a class that is not there, DataError for a file name that is not, or belongs to several
     images, and for an image of another class; RefusedError where an image of the frozen test set is not listed.
     """
-    if name not in manifest.classes:
-        raise unknown_class(name, manifest.classes)
+    _require_divisible(manifest, name)
     columns = ("image_id", "name", "label", "split", "state")
     table = manifest.table.select(columns).filter(pc.equal(manifest.table["label"], name))
     rows = list(zip(*(table[column].to_pylist() for column in columns), strict=True))
@@ -103,6 +102,16 @@ def split_by(manifest: Manifest, name: str, listed: dict[str, str], rest: str | 
         )
     left = any(row[0] not in images for row in rows if row[4] in ("active", "held"))
     return Split(name, _in_order(images.values(), name), (rest or name) if left else None, images)
+
+
+def _require_divisible(manifest: Manifest, name: str) -> None:
+    if name not in manifest.classes:
+        raise unknown_class(name, manifest.classes)
+    if manifest.several:
+        raise RefusedError(
+            f"class {name!r} cannot be split where images carry several labels; add the new classes, and ingest a list "
+            "of its images with the labels they are to have"
+        )
 
 
 def _in_order(parts: Iterable[str], name: str) -> tuple[str, ...]:

@@ -19,12 +19,18 @@ Refuse = Callable[[Entry, str], None]
 
 
 def read_files(
-    entries: Sequence[Entry], kept: KeptBytes, *, limits: ImageLimits, cache: Path, refuse: Refuse
+    entries: Sequence[Entry],
+    kept: KeptBytes,
+    *,
+    limits: ImageLimits,
+    cache: Path,
+    refuse: Refuse,
+    several: bool = False,
 ) -> Iterator[tuple[Entry, bytes]]:
     """Yield each of the register's entries with its bytes, one file in memory at a time.
 
     Bytes that were read once must be those of then, by their SHA-256. refuse: told of each file that is not to be had,
-    and why.
+    and why. several: lists say sets of labels.
     """
     elsewhere: dict[tuple[str, str], list[Entry]] = {}
     for entry in entries:
@@ -36,18 +42,18 @@ def read_files(
         else:
             elsewhere.setdefault((entry["spec"], entry["columns"]), []).append(entry)
     for (spec, columns), wanted in elsewhere.items():
-        yield from _from_source(spec, columns, wanted, limits, cache, refuse)
+        yield from _from_source(spec, columns, wanted, limits, cache, refuse, several)
 
 
 def _from_source(
-    spec: str, columns: str, wanted: Sequence[Entry], limits: ImageLimits, cache: Path, refuse: Refuse
+    spec: str, columns: str, wanted: Sequence[Entry], limits: ImageLimits, cache: Path, refuse: Refuse, several: bool
 ) -> Iterator[tuple[Entry, bytes]]:
     missing: dict[str, list[Entry]] = {}
     for entry in wanted:
         missing.setdefault(entry["name"], []).append(entry)
     why: dict[str, str] = {}
     try:
-        names = ColumnNames.parse(json.loads(columns))
+        names = ColumnNames.parse(json.loads(columns), several=several)
         for listed in list_source(spec, limits=limits, cache=cache, columns=names, fetch=False):
             if listed.name not in missing:
                 continue

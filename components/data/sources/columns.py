@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from components.data.sources.item import printable
 from components.errors import ConfigurationError, DataError
@@ -24,18 +25,22 @@ _MOST_COLUMNS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class ColumnNames:
-    """What the columns of a list are called; None: by its own name or an alias; "": the list has none."""
+    """What the columns of a list are called; None: by its own name or an alias; "": the list has none.
+
+    several: its labels are sets, lists of names or names with bars between them, of which an empty one says "none".
+    """
 
     path: str | None = None
     label: str | None = None
     group: str | None = None
     captured_at: str | None = None
     annotator: str | None = None
+    several: bool = False
 
     @classmethod
-    def parse(cls, mappings: Iterable[str]) -> ColumnNames:
+    def parse(cls, mappings: Iterable[str], *, several: bool = False) -> ColumnNames:
         """Return the names that texts like "label=species" state. Raises ConfigurationError for another text."""
-        names = cls()
+        names = cls(several=several)
         for mapping in mappings:
             known, equals, column = mapping.partition("=")
             if known not in ALIASES:
@@ -46,12 +51,13 @@ class ColumnNames:
                 raise ConfigurationError(f"--column {mapping!r} names no column; write {known}=COLUMN")
             if getattr(names, known) is not None:
                 raise ConfigurationError(f"--column {known}=… is given twice; remove one")
-            names = replace(names, **{known: column})
+            changed: dict[str, Any] = {known: column}
+            names = replace(names, **changed)
         return names
 
     def given(self) -> bool:
         """Return whether anything was mapped."""
-        return self != ColumnNames()
+        return self != ColumnNames(several=self.several)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ def found_columns(header: Sequence[str], names: ColumnNames, where: str) -> Colu
     """
     if len(header) > _MOST_COLUMNS:
         raise DataError(f"{where} has {len(header)} columns; at most {_MOST_COLUMNS} are read; remove some")
-    found = {field.name: _found(field.name, getattr(names, field.name), header, where) for field in fields(names)}
+    found = {known: _found(known, getattr(names, known), header, where) for known in ALIASES}
     used = set(found.values())
     missing = [known for known, column in found.items() if column is None and getattr(names, known) is None]
     for column in header:

@@ -143,7 +143,8 @@ class ParquetList(ListFormat):
             wanted = columns.in_order()
             used = [name for name in wanted if name is not None]
             self._check_size(metadata, used)
-            self._check_values(metadata, [name for name in used if self._is_text(schema.field(name))])
+            texts = [self._text_in(schema.field(name), of_label=name == columns.label) for name in used]
+            self._check_values(metadata, [path for path in texts if path is not None])
             self._file.seek(0)
             with pq.ParquetFile(self._file, buffer_size=1024 * 1024, pre_buffer=False) as opened:
                 for batch in opened.iter_batches(_PARQUET_ROWS, columns=used):
@@ -155,13 +156,19 @@ class ParquetList(ListFormat):
         except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{self._name} is not a readable Parquet file ({' '.join(str(error).split())})") from error
 
-    def _is_text(self, field: Any) -> bool:
-        """Return whether a column holds text. Raises DataError for one of bytes, lists or the like."""
+    def _text_in(self, field: Any, *, of_label: bool) -> str | None:
+        """Return where a column holds text, None for numbers. Raises DataError for one of bytes, lists or the like.
+
+        of_label: it is the column of labels; where these are sets, it may hold lists of them.
+        """
         import pyarrow.types as of
 
-        kind = field.type.value_type if of.is_dictionary(field.type) else field.type
+        kind, path = field.type, field.name
+        if of_label and self._names.several and (of.is_list(kind) or of.is_large_list(kind)):
+            kind, path = kind.value_type, f"{path}.list.{kind.value_field.name}"
+        kind = kind.value_type if of.is_dictionary(kind) else kind
         if of.is_string(kind) or of.is_large_string(kind):
-            return True
+            return str(path)
         if (
             of.is_integer(kind)
             or of.is_floating(kind)
@@ -169,7 +176,7 @@ class ParquetList(ListFormat):
             or of.is_temporal(kind)
             or of.is_null(kind)
         ):
-            return False
+            return None
         raise DataError(f"{self._name}: column {field.name!r} holds {kind}, not text or numbers; write it as text")
 
     def _check_size(self, metadata: Any, used: Sequence[str]) -> None:
@@ -178,7 +185,10 @@ class ParquetList(ListFormat):
         for number in range(metadata.num_row_groups):
             group = metadata.row_group(number)
             for column in map(group.column, range(group.num_columns)):
-                if column.path_in_schema in used and column.total_uncompressed_size > _MOST_CHUNK_BYTES:
+                if (
+                    column.path_in_schema.partition(".list.")[0] in used
+                    and column.total_uncompressed_size > _MOST_CHUNK_BYTES
+                ):
                     raise DataError(
                         f"{self._name}: column {column.path_in_schema!r} has {column.total_uncompressed_size} bytes in "
                         f"one row group, at most {_MOST_CHUNK_BYTES} are read; write smaller row groups"
@@ -189,6 +199,7 @@ class ParquetList(ListFormat):
 
         The first row of a group, read as a dictionary, brings the group's whole dictionary with it.
         """
+        import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
@@ -199,7 +210,8 @@ class ParquetList(ListFormat):
             for group in range(metadata.num_row_groups if texts else 0):
                 first = next(opened.iter_batches(1, row_groups=[group], columns=texts), None)
                 for column in first.columns if first is not None else ():
-                    longest = pc.max(pc.binary_length(column.dictionary)).as_py() or 0
+                    inside = column.values if pa.types.is_list(column.type) else column
+                    longest = pc.max(pc.binary_length(inside.dictionary)).as_py() or 0
                     if longest > LONGEST_TEXT:
                         raise DataError(
                             f"{self._name} holds a text of {longest} bytes; at most {LONGEST_TEXT} are read"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from components.data import label_sets
 from components.data.sources.columns import ColumnNames
 from components.data.sources.item import LONGEST_ANNOTATOR, annotator_name
 from components.data.sources.list_formats import LONGEST_TEXT, MOST_ROWS, CsvList, JsonLinesList, ParquetList
@@ -34,7 +35,7 @@ _ROWS = 16_384
 _WHY = {
     "empty-path": "the path is empty; write the image's path, relative to the list",
     "bad-row": "it has other cells than the list has columns, or is no JSON object; quote commas",
-    "bad-label": "the label is neither text nor number",
+    "bad-label": "the label is neither text nor number; lists of labels need data.several",
     "bad-time": "captured_at is no ISO 8601 time with a zone; write one like 2026-10-05T12:00:00Z",
     "bad-annotator": f"the annotator is no text of at most {LONGEST_ANNOTATOR} printable characters",
     "no-annotator": "the column of annotators names nobody; write who said it, or map `--column annotator=`",
@@ -96,13 +97,14 @@ def read_list(file: BinaryIO, name: str, names: ColumnNames) -> ImageList:
     lowered = name.lower()
     kind = CsvList if lowered.endswith(".csv") else ParquetList if lowered.endswith(".parquet") else JsonLinesList
     source = kind(file, name, names)
+    said = _label_set if names.several else _text
     texts = (_Texts(), _Texts(), _Texts(), _Texts())
     times, problems = array("q"), array("b")
     with closing(iter(source)) as given:
-        rows = (_BROKEN if cells is None else _judged(*cells) for cells in given)
+        rows = (_BROKEN if cells is None else _judged(*cells, said=said) for cells in given)
         while some := list(islice(rows, _ROWS)):
-            *said, moments, verdicts = zip(*some, strict=True)
-            for column, values in zip(texts, said, strict=True):
+            *cells_of, moments, verdicts = zip(*some, strict=True)
+            for column, values in zip(texts, cells_of, strict=True):
                 column.extend(values)
             times.extend(_NEVER if moment is None else (moment - _EPOCH) // _MICROSECOND for moment in moments)
             problems.extend(_PROBLEMS.index(verdict) for verdict in verdicts)
@@ -152,21 +154,26 @@ _Cells = tuple[str, str | None, str | None, str | None, datetime | None, str | N
 _BROKEN: _Cells = ("", None, None, None, None, "bad-row")
 
 
-def _judged(path: Any, label: Any, group: Any, captured_at: Any, annotator: Any) -> _Cells:
-    """Return (path, label, group, annotator, captured_at, problem) of a row whose cells are as given."""
+def _judged(
+    path: Any, label: Any, group: Any, captured_at: Any, annotator: Any, *, said: Callable[[Any], str | None]
+) -> _Cells:
+    """Return (path, label, group, annotator, captured_at, problem) of a row whose cells are as given.
+
+    said: reads the label.
+    """
     where, problem = "", "bad-row"
     try:
         where = _text(path) or ""
         if not where:
             return "", None, None, None, None, "empty-path"
         problem = "bad-label"
-        said = _text(label)
+        given = said(label)
         problem = "bad-row"
         together = _text(group)
         problem = "bad-annotator"
         who = None if annotator is None else _person(annotator)
         problem = "bad-time"
-        return where, said, together, who, None if captured_at is None else _moment(captured_at), None
+        return where, given, together, who, None if captured_at is None else _moment(captured_at), None
     except (ValueError, ConfigurationError):
         return where, None, None, None, None, problem
 
@@ -183,6 +190,22 @@ def _text(value: Any) -> str | None:
     if not text.isascii():
         text.encode()  # half a surrogate pair, which JSON can write, cannot be stored
     return text or None
+
+
+def _label_set(value: Any) -> str | None:
+    """Return a cell as a set of labels, None where nothing is said. Raises ValueError as `_text`."""
+    try:
+        if isinstance(value, str):
+            return label_sets.parse(_text(value) or "")
+        if not isinstance(value, list | tuple):
+            text = _text(value)
+            return None if text is None else label_sets.parse(text)
+        names = [_text(name) for name in value]
+        if any(name is None for name in names):
+            raise ValueError("an empty label")
+        return _text(label_sets.encode(name for name in names if name is not None))
+    except DataError as error:
+        raise ValueError(str(error)) from error
 
 
 def _person(value: Any) -> str | None:

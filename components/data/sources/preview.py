@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from components.data.decoding.isolation import IsolatedDecoder
+from components.data.label_sets import decode
 from components.data.sources.item import SourceEntry, printable
 
 _MOST_LISTED = 1000
@@ -71,12 +72,17 @@ class Preview:
 
 
 def preview(
-    entries: Iterable[SourceEntry], *, classes: Sequence[str] | None, decoder: IsolatedDecoder, sample: int = 5
+    entries: Iterable[SourceEntry],
+    *,
+    classes: Sequence[str] | None,
+    decoder: IsolatedDecoder,
+    sample: int = 5,
+    several: bool = False,
 ) -> Preview:
     """Return what the files of a source are, having read the first `sample` usable ones and no other.
 
-    classes: the class list they would meet; None where there is none yet. What only the bytes tell (damage, duplicates,
-    images that were recalled) an ingest finds out.
+    classes: the class list they would meet; None where there is none yet. several: labels are sets of classes. What
+    only the bytes tell (damage, duplicates, images that were recalled) an ingest finds out.
     """
     counted: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
@@ -104,7 +110,7 @@ def preview(
         if entry.annotator is not None:
             opinions += 1
             people.add(hash(entry.annotator))
-        counted[entry.label] += 1
+        counted.update(decode(entry.label) if several else (entry.label,))
         size_known += size or 0
         unknown_sizes += size is None
         if entry.group is not None:

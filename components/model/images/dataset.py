@@ -17,6 +17,7 @@ from PIL import Image
 from components.data.decoding.decode import ImageLimits, ImageRejected, decode
 from components.data.decoding.turns import DecodingTurns, available_cores
 from components.data.ingestion.opinions import UNCONFIRMED
+from components.data.label_sets import indicators
 from components.data.manifest import Manifest
 from components.data.shards import ShardReader
 from components.errors import DataError
@@ -78,7 +79,12 @@ class StoredImages:
         return self.reader.read_verified(shard, row, image_id)
 
     def labels(self, rows: pa.Table) -> NDArray[np.int64]:
-        """Return the class indices (N,) of manifest rows. Raises DataError for a label outside the class list."""
+        """Return the class indices (N,) of manifest rows; where images carry several, 0 and 1 for each class, (N, K).
+
+        Raises DataError for a label outside the class list.
+        """
+        if self.manifest.several:
+            return indicators(rows["label"].to_pylist(), self.manifest.classes)
         index = {name: number for number, name in enumerate(self.manifest.classes)}
         labels = rows["label"].to_pylist()
         for image_id, label in zip(rows["image_id"].to_pylist(), labels, strict=True):

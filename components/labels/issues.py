@@ -117,3 +117,47 @@ def _check(given: NDArray[np.integer], probabilities: NDArray[np.floating]) -> N
 def _no_distribution(probabilities: NDArray[np.floating]) -> NDArray[np.bool_]:
     bad = ~np.isfinite(probabilities).all(axis=1) | (probabilities < 0).any(axis=1)
     return np.asarray(bad | (np.abs(probabilities.sum(axis=1) - 1) > 1e-3))
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSetIssues:
+    """One verdict a row. doubted: (N, K) bool, labels whose presence or absence is hard to believe.
+
+    score: (N,) 0..1, low is hard to believe.
+    """
+
+    doubted: NDArray[np.bool_]
+    score: NDArray[np.float64]
+
+    @property
+    def suspect(self) -> NDArray[np.bool_]:
+        """Return which rows (N,) have a doubted label."""
+        return np.asarray(self.doubted.any(axis=1))
+
+
+def find_set_issues(given: NDArray[np.integer], probabilities: NDArray[np.floating]) -> LabelSetIssues:
+    """Return which of the labels confident learning holds for wrong, where images carry any number of them.
+
+    given: (N, K) of 0 and 1. probabilities: (N, K), each label's own, out of fold. Every label is a problem of two
+    classes; one that all rows have, or none, is not judged. The score puts the least believable of a row's labels
+    first (Thyagarajan et al. 2022: a mean that forgets exponentially, over labels by falling belief).
+    Raises DataError if the shapes differ or a number is no probability.
+    """
+    from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
+    from cleanlab.multilabel_classification.rank import get_label_quality_scores
+
+    if given.ndim != 2 or given.shape != probabilities.shape or not len(given):
+        raise DataError(f"the audit got {given.shape} labels and {probabilities.shape} probabilities; they must match")
+    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+        raise DataError("the audit got numbers that are no probabilities; the fold's training diverged, lower "
+                        "train.learning_rate")  # fmt: skip
+    carried = [np.flatnonzero(row).tolist() for row in given]
+    kept = np.clip(probabilities.astype(np.float64), 1e-12, 1 - 1e-12)
+    doubted = np.zeros(given.shape, bool)
+    both = np.flatnonzero((given.min(axis=0) == 0) & (given.max(axis=0) == 1))
+    if len(both):
+        of_both = [np.flatnonzero(row).tolist() for row in given[:, both]]
+        doubted[:, both] = find_multilabel_issues_per_class(
+            of_both, kept[:, both], filter_by="low_self_confidence", n_jobs=1
+        )  # fmt: skip
+    return LabelSetIssues(doubted, np.asarray(get_label_quality_scores(carried, kept), np.float64))

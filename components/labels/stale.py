@@ -93,7 +93,7 @@ def find_stale(stored: StoredImages, spec: PreprocessSpec, params: Params) -> St
     Only labels of the training split are learnt from; labels of every split may be found out of date. Raises
     ConfigurationError for a change since what is no window.
     """
-    if not params.changes:
+    if not params.changes or stored.manifest.several:  # what a set of labels came to mean is not asked yet
         return StaleLabels(_SCHEMA.empty_table(), (), {})
     table = stored.manifest.select()
     plain = PreprocessSpec.of(params.preprocess, (0.0,) * spec.channels, (1.0,) * spec.channels)

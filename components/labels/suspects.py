@@ -29,13 +29,25 @@ def write_suspects(
     classes: Sequence[str],
 ) -> None:
     """Write one row an image: image_id, given and likely class names, score (low is hard to believe), suspect."""
-    names = np.array(classes, dtype=object)
+    said, likely = ([classes[k] for k in column.tolist()] for column in (given, issues.likely))
+    write_verdicts(folder, image_ids, said, likely, issues.score, issues.suspect)
+
+
+def write_verdicts(
+    folder: Path,
+    image_ids: Sequence[str],
+    given: Sequence[str],
+    likely: Sequence[str],
+    score: NDArray[np.float64],
+    suspect: NDArray[np.bool_],
+) -> None:
+    """Write the same of labels (N,) as they are stored, each a class's name or a set of them."""
     columns = {
         "image_id": pa.array(image_ids, pa.string()),
-        "given": pa.array(names[given], pa.string()),
-        "likely": pa.array(names[issues.likely], pa.string()),
-        "score": pa.array(issues.score),
-        "suspect": pa.array(issues.suspect),
+        "given": pa.array(given, pa.string()),
+        "likely": pa.array(likely, pa.string()),
+        "score": pa.array(score),
+        "suspect": pa.array(suspect),
     }
     pq.write_table(pa.table(columns), folder / SUSPECTS_FILE)
 
@@ -88,10 +100,14 @@ def soft_targets(
 ) -> NDArray[np.float32]:
     """Return shares (N, K) of every class to learn: of a doubted row what models hold likely, else its label alone.
 
-    given: (N,) class indices. probabilities: (N, K), out of fold. doubted: (N,).
+    given: (N,) class indices, or (N, K) of 0 and 1 where images carry several labels. probabilities: (N, K), out of
+    fold. doubted: (N,).
     """
-    targets = np.zeros_like(probabilities, dtype=np.float32)
-    targets[np.arange(len(given)), given] = 1.0
+    if given.ndim == 2:
+        targets = given.astype(np.float32)
+    else:
+        targets = np.zeros_like(probabilities, dtype=np.float32)
+        targets[np.arange(len(given)), given] = 1.0
     targets[doubted] = probabilities[doubted]
     return targets
 

@@ -26,7 +26,11 @@ class ModelSpec:
     review_below: calibrated confidence under which a prediction needs a person. unfamiliar_above: energy above which an
     image is probably none of the classes, None where it was not measured. onnx_sha256: None until exported.
     lightened: the file was pruned or put in 8 bits after training, so its answers are not quite the trained network's.
-    Raises ConfigurationError for fewer than two classes, a repeated class, or a temperature that is not positive.
+    several: an image carries any number of the classes. What evaluation found of each (K,) is then, and only then, in
+    scales and offsets, which make its logit the calibrated one, `scale * logit + offset`, whose sigmoid is the
+    probability; and in thresholds, the probability from which on it is answered. Empty until exported.
+    Raises ConfigurationError for fewer than two classes, a repeated class, a temperature that is not positive, or such
+    numbers that are not one for each class.
     """
 
     classes: tuple[str, ...]
@@ -37,12 +41,21 @@ class ModelSpec:
     onnx_sha256: str | None = None
     unfamiliar_above: float | None = None
     lightened: bool = False
+    several: bool = False
+    thresholds: tuple[float, ...] = ()
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise ConfigurationError(f"classes {list(self.classes)[:20]} must be two or more different names")
         if not math.isfinite(self.temperature) or self.temperature <= 0:
             raise ConfigurationError(f"temperature {self.temperature} must be a positive number")
+        lengths = {len(self.thresholds), len(self.scales), len(self.offsets)}
+        if lengths != {0} and (not self.several or lengths != {len(self.classes)}):
+            raise ConfigurationError(f"thresholds, scales and offsets must be {len(self.classes)} each, or none")
+        if not all(0 <= threshold <= 1 for threshold in self.thresholds):
+            raise ConfigurationError(f"thresholds {self.thresholds[:20]} must lie between 0 and 1")
 
     def exported(
         self, temperature: float, review_below: float, onnx_sha256: str, unfamiliar_above: float | None = None
@@ -78,11 +91,18 @@ class _File(Section):
     unfamiliar_above: float | None = None
     onnx_sha256: str | None
     lightened: bool = False
+    several: bool = False
+    thresholds: tuple[float, ...] = ()
+    scales: tuple[float, ...] = ()
+    offsets: tuple[float, ...] = ()
 
 
 def write_spec(folder: Path, spec: ModelSpec) -> None:
     """Write `spec` as model.json into `folder`, with the digest of its preprocessing as this code understands it."""
     content = {"format": 1, **asdict(spec), "preprocess_sha256": spec.preprocess.digest()}
+    if not spec.several:  # a model of one class an image is written as ever
+        for name in ("several", "thresholds", "scales", "offsets"):
+            del content[name]
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
 

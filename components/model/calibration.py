@@ -108,6 +108,11 @@ def reliability(
     return np.linspace(0, 1, bins + 1), count / len(right), mean, accuracy
 
 
+def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return every label's own probability (N, K) of its logit."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -700, 700))))
+
+
 def _check(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> None:
     if len(labels) == 0 or scores.shape[:1] != labels.shape:
         raise DataError(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from components.data.decoding.turns import available_cores
 from components.data.sources.item import printable
 from components.errors import DataError
-from components.model.serving.predictor import energy
+from components.model.serving.predictor import decisions, energy, joint_energy
 from components.records import IMAGE_STATISTICS, ScoredChunk, SetAside
 from components.scoring.images import ImageStore, shard_name
 from components.scoring.overlap import ordered_map, read_ahead
@@ -203,8 +203,13 @@ def _chunk(columns: _Columns, spec: ModelSpec, shard: str) -> ScoredChunk:
         )
     statistics = np.concatenate(columns.statistics)
     confidence = probabilities.max(axis=1).astype(np.float32)
-    strangeness = energy(np.concatenate(columns.logits), spec.temperature)
+    logits = np.concatenate(columns.logits)
+    strangeness = joint_energy(logits) if spec.several else energy(logits, spec.temperature)
+    positive = None
     needs_review = confidence < spec.review_below
+    if spec.several:
+        positive, sure = decisions(probabilities, spec)
+        needs_review = (sure < spec.review_below).any(axis=1)
     if spec.unfamiliar_above is not None:
         needs_review |= strangeness > spec.unfamiliar_above
     return ScoredChunk(
@@ -219,4 +224,5 @@ def _chunk(columns: _Columns, spec: ModelSpec, shard: str) -> ScoredChunk:
         needs_review=needs_review,
         latency_ms=1000 * columns.seconds / len(columns.item_no),
         shard=shard,
+        positive=positive,
     )

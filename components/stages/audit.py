@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,17 +14,21 @@ from numpy.typing import NDArray
 
 from components.data.annotations import read_annotations
 from components.data.described import read_descriptors
+from components.data.label_sets import encode
 from components.data.manifest import RowIndex
-from components.labels.annotators import judge_annotators
+from components.errors import ConfigurationError
+from components.labels.annotators import Crowd, judge_annotators
 from components.labels.audit_page import PAGE_FILE, Shown, write_audit_page
 from components.labels.conflicts import find_conflicts
-from components.labels.findings import Audited, ranked, write_findings
+from components.labels.findings import Audited, Finding, ranked, write_findings
 from components.labels.image_issues import find_image_issues
-from components.labels.issues import find_issues
+from components.labels.issues import find_issues, find_set_issues
 from components.labels.noise import estimate_noise
+from components.labels.set_audit import label_rows, rarest_labels, set_findings, shown_sets, unjudgeable_labels
 from components.labels.stale import find_stale, write_stale
-from components.labels.suspects import write_out_of_fold, write_suspects
-from components.model.images.dataset import DecodedImages, StoredImages, load_learning
+from components.labels.suspects import write_out_of_fold, write_verdicts
+from components.model.images.dataset import DecodedImages, LearningSet, StoredImages, load_learning
+from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import recorded_statistics
 from components.model.serving.frozen_features import frozen_features
@@ -54,8 +60,69 @@ def run(params: Params) -> None:
     learning = load_learning(stored, params.preprocess, params.train)
     stale = find_stale(stored, learning.spec, params)
     outdated = learning.named(stale.table["image_id"].to_pylist())
-    groups, labels, classes = learning.rows["group_id"].to_pylist(), learning.data.labels, learning.classes
     counted = replace(learning.data, weights=np.where(outdated, NEXT_TO_NOTHING, learning.data.weights))
+    judged = (_judge_sets if learning.data.several else _judge_labels)(stored, learning, counted, params)
+    audited = judged.audited
+
+    folder = fresh(params.paths.audit)
+    write_verdicts(folder, audited.image_ids, judged.given, judged.likely, judged.score, judged.suspect)
+    write_out_of_fold(folder, audited.image_ids, judged.probabilities, judged.fold)
+    write_stale(folder, stale)
+    looks = find_image_issues(DecodedImages(stored, learning.rows))
+    descriptors = read_descriptors(stored.reader, learning.rows, stored.limits)
+    alike = find_conflicts(descriptors, audited.labels, params.data.near_distance)
+    judged.crowd.write(folder)
+    findings = ranked(
+        [*judged.findings, *judged.crowd.findings(), *audited.of_images(looks), *audited.of_conflicts(alike)]
+    )  # fmt: skip
+    metrics = {
+        "images": len(judged.suspect),
+        "suspects": int(judged.suspect.sum()),
+        "share": round(float(judged.suspect.mean()), 5),
+        "agreement": round(judged.agreement, 5),
+        "classes": judged.classes,
+        "noise": judged.noise,
+        "not_judged": judged.not_judged,
+        "image_issues": looks.report(),
+        "near_duplicates": alike.report(),
+        "annotators": judged.crowd.report(),
+        "findings": len(findings),
+        "policy": _POLICY_WORDS[params.audit.policy],
+        "method": _method(params.audit),
+        "stale": stale.report(),
+    }
+    write_json(folder / METRICS_FILE, metrics)
+    write_findings(folder, findings)
+    write_audit_page(metrics, findings, _Shown(stored, learning.rows), folder / PAGE_FILE)
+    logger.info(
+        "audit: %d of %d labels are suspect, %d findings", metrics["suspects"], metrics["images"], len(findings)
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judged:
+    """What models say of the labels of N images. given, likely: (N,) as stored. The others are as the files have them.
+
+    audited: what the other findings are named by.
+    """
+
+    audited: Audited
+    given: Sequence[str]
+    likely: Sequence[str]
+    score: NDArray[np.float64]
+    suspect: NDArray[np.bool_]
+    probabilities: NDArray[np.float32]
+    fold: NDArray[np.int64]
+    findings: Sequence[Finding]
+    agreement: float
+    classes: Sequence[dict[str, Any]]
+    noise: Mapping[str, Any]
+    not_judged: Sequence[str]
+    crowd: Crowd
+
+
+def _judge_labels(stored: StoredImages, learning: LearningSet, counted: ImageSet, params: Params) -> _Judged:
+    groups, labels, classes = learning.rows["group_id"].to_pylist(), learning.data.labels, learning.classes
     probabilities, fold = out_of_fold(
         counted, groups, len(classes), spec=learning.spec, train=params.train, audit=params.audit
     )
@@ -66,48 +133,60 @@ def run(params: Params) -> None:
     not_judged = unjudgeable_classes(groups, labels, len(classes), params.audit.folds)
     issues = replace(issues, suspect=issues.suspect & ~np.isin(labels, not_judged))
 
-    folder = fresh(params.paths.audit)
     image_ids = learning.rows["image_id"].to_pylist()
-    write_suspects(folder, image_ids, labels, issues, classes)
-    write_out_of_fold(folder, image_ids, probabilities, fold)
-    write_stale(folder, stale)
     audited = Audited(image_ids, labels, classes)
-    looks = find_image_issues(DecodedImages(stored, learning.rows))
-    descriptors = read_descriptors(stored.reader, learning.rows, stored.limits)
-    alike = find_conflicts(descriptors, labels, params.data.near_distance)
     crowd = judge_annotators(
         read_annotations(stored.manifest, Path(params.paths.manifest)), image_ids, labels, classes, probabilities,
         not_judged,
     )  # fmt: skip
-    crowd.write(folder)
-    findings = ranked(
-        [
-            *audited.of_labels(issues),
-            *crowd.findings(),
-            *audited.of_images(looks),
-            *audited.of_conflicts(alike),
-        ]
+    return _Judged(
+        audited=audited,
+        given=[classes[k] for k in labels],
+        likely=[classes[k] for k in issues.likely],
+        score=issues.score,
+        suspect=issues.suspect,
+        probabilities=probabilities,
+        fold=fold,
+        findings=list(audited.of_labels(issues)),
+        agreement=float((issues.likely == labels).mean()),
+        classes=audited.class_rows(issues, not_judged),
+        noise=noise.report(classes) if noise is not None else {},
+        not_judged=[classes[k] for k in not_judged],
+        crowd=crowd,
     )
-    metrics = {
-        "images": len(labels),
-        "suspects": int(issues.suspect.sum()),
-        "share": round(float(issues.suspect.mean()), 5),
-        "agreement": round(float((issues.likely == labels).mean()), 5),
-        "classes": audited.class_rows(issues, not_judged),
-        "noise": noise.report(classes) if noise is not None else {},
-        "not_judged": [classes[k] for k in not_judged],
-        "image_issues": looks.report(),
-        "near_duplicates": alike.report(),
-        "annotators": crowd.report(),
-        "findings": len(findings),
-        "policy": _POLICY_WORDS[params.audit.policy],
-        "method": _method(params.audit),
-        "stale": stale.report(),
-    }
-    write_json(folder / METRICS_FILE, metrics)
-    write_findings(folder, findings)
-    write_audit_page(metrics, findings, _Shown(stored, learning.rows), folder / PAGE_FILE)
-    logger.info("audit: %d of %d labels are suspect, %d findings", metrics["suspects"], len(labels), len(findings))
+
+
+def _judge_sets(stored: StoredImages, learning: LearningSet, counted: ImageSet, params: Params) -> _Judged:
+    """Return the same of images that carry several labels; the other findings name them by their sets."""
+    if params.audit.features.backbone:
+        raise ConfigurationError('audit.features judges images of one label each; set audit.features.backbone to ""')
+    groups, given, classes = learning.rows["group_id"].to_pylist(), learning.data.labels, learning.classes
+    probabilities, fold = out_of_fold(
+        counted, groups, len(classes), spec=learning.spec, train=params.train, audit=params.audit,
+        strata=rarest_labels(given),
+    )  # fmt: skip
+    issues = find_set_issues(given, probabilities)
+    not_judged = unjudgeable_labels(groups, given, params.audit.folds)
+    issues.doubted[:, not_judged] = False
+    image_ids = learning.rows["image_id"].to_pylist()
+    sets, of_row = np.unique(shown_sets(given, classes), return_inverse=True)
+    nobody = read_annotations(stored.manifest, Path(params.paths.manifest))
+    changed = given ^ issues.doubted
+    return _Judged(
+        audited=Audited(image_ids, of_row.astype(np.int64), sets.tolist()),
+        given=[encode(classes[k] for k in np.flatnonzero(row)) for row in given],
+        likely=[encode(classes[k] for k in np.flatnonzero(row)) for row in changed],
+        score=issues.score,
+        suspect=issues.suspect,
+        probabilities=probabilities,
+        fold=fold,
+        findings=list(set_findings(image_ids, given, issues, probabilities, classes)),
+        agreement=float(((probabilities >= 0.5) == (given > 0)).all(axis=1).mean()),
+        classes=label_rows(given, issues, probabilities, not_judged, classes),
+        noise={},
+        not_judged=[classes[k] for k in not_judged],
+        crowd=judge_annotators(nobody, image_ids, of_row.astype(np.int64), sets.tolist(), probabilities, not_judged),
+    )
 
 
 def _features(stored: StoredImages, rows: pa.Table, params: Params) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from components.evaluation.metrics import Answers
 from components.evaluation.page.page import PAGE_FILE, Pictures, png_uri, write_report_page
 from components.evaluation.page.pictures import confused_pairs, explained_errors, training_charts
 from components.evaluation.report import draw_confusion, draw_reliability, markdown
+from components.evaluation.several import SetPart, measure_several
+from components.evaluation.several_report import several_markdown
 from components.evaluation.training.curve import Epoch, read_curves
 from components.evaluation.training.diagnosis import Guess
 from components.labels.stale import read_stale
@@ -47,6 +50,9 @@ def run(params: Params) -> None:
     outdated = read_stale(Path(params.paths.audit))
     answered = _answered(stored, network, spec, params.evaluate.batch_size, outdated)
     parts = {name: one.part for name, one in answered.items()}
+    if spec.several:
+        _write_several(parts, spec, params, len(outdated))
+        return
     metrics = measure(parts, spec.classes, params.evaluate)
     metrics = {"backbone": spec.backbone, "class_names": list(spec.classes), "out_of_date": len(outdated), **metrics}
 
@@ -77,6 +83,19 @@ def run(params: Params) -> None:
     )
     write_report_page(metrics, pictures, folder / PAGE_FILE)
     logger.info("evaluate: accuracy %.4f on %s", metrics["parts"][name]["accuracy"]["value"], name)
+
+
+def _write_several(parts: Mapping[str, Part], spec: ModelSpec, params: Params, outdated: int) -> None:
+    """Write the same of images that carry several labels, without pictures."""
+    of_sets = {name: SetPart(part.logits, part.labels) for name, part in parts.items()}
+    metrics, _ = measure_several(of_sets, spec.classes, params.evaluate)
+    metrics = {"backbone": spec.backbone, "class_names": list(spec.classes), "out_of_date": outdated, **metrics}
+    folder = fresh(params.paths.evaluation)
+    write_json(folder / METRICS_FILE, metrics)
+    (folder / "report.md").write_text(several_markdown(metrics), encoding="utf-8")
+    judged = metrics["calibration"]["measured_on"]
+    ranked = metrics["parts"][judged]["map"]
+    logger.info("evaluate: mAP %s on %s", "n/a" if ranked is None else f"{ranked['value']:.4f}", judged)
 
 
 def _kept_curve(folder: Path) -> tuple[Epoch, ...]:
@@ -122,5 +141,5 @@ def _speed(answered: dict[str, _Answered]) -> float:
 
 
 def _same_classes(stored: StoredImages, spec: ModelSpec) -> None:
-    if stored.manifest.classes != spec.classes:
+    if stored.manifest.classes != spec.classes or stored.manifest.several != spec.several:
         raise DataError("the model answers another class list than the manifest's; run the train stage again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ from components.errors import DataError, PerennialError, RefusedError
 from components.evaluation.again import Figures, Job, figures_elsewhere, refuse_unless_near, refuse_unless_same
 from components.evaluation.metrics import Answers
 from components.model.answering import predict_logits
-from components.model.artifact import ONNX_FILE, SPEC_FILE, file_sha256, write_spec
+from components.model.artifact import ONNX_FILE, SPEC_FILE, ModelSpec, file_sha256, write_spec
 from components.model.images.dataset import StoredImages
 from components.model.images.preprocess import prepare
 from components.model.networks.backbones import restore
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 TABLE_FILE = "export.md"
 
+REVIEW_LABELS_BELOW = 0.7  # confidence in a label, where images carry several: no threshold is chosen for those yet
+
 
 def run(params: Params) -> None:
     """Write the file that scores: model.onnx, model.json, metrics.json, export.md.
@@ -49,7 +52,7 @@ def run(params: Params) -> None:
     """
     network, spec = restore(Path(params.paths.model))
     measured = read_json(Path(params.paths.evaluation) / METRICS_FILE, "evaluate")
-    temperature = measured["calibration"]["temperature"]
+    ready = _measured(spec, measured)
     stored = StoredImages.of(params)
     if stored.manifest.classes != spec.classes:
         raise DataError("the model answers another class list than the manifest's; run the train stage again")
@@ -57,11 +60,11 @@ def run(params: Params) -> None:
     held_back = stored.pixels(rows, spec.preprocess), stored.labels(rows)
 
     folder = fresh(params.paths.export)
-    to_onnx(network, replace(spec, temperature=temperature), folder / ONNX_FILE)
-    answering, wanted = measured["answering"], params.score.review_below
-    review_below = answering["review"]["threshold"] if wanted == "auto" else wanted
-    sha256 = file_sha256(folder / ONNX_FILE)
-    write_spec(folder, spec.exported(temperature, review_below, sha256, answering["unfamiliar_above"]))
+    to_onnx(network, ready, folder / ONNX_FILE)
+    write_spec(folder, _exported(ready, measured, params, file_sha256(folder / ONNX_FILE)))
+    if spec.several:
+        _finish_sets(network, Predictor(folder), stored, params)
+        return
     full = open_exported(folder, held_back)
     metrics = _parity(network, full.predictor, stored, params)
     write_json(folder / METRICS_FILE, metrics | {"passed": False})  # not before everything is known
@@ -89,7 +92,7 @@ def run(params: Params) -> None:
     (folder / TABLE_FILE).write_text(export_table(metrics), encoding="utf-8")
     refuse_unless_same(figures["here"], figures["elsewhere"], on_gpu=chosen.predictor.device == "cuda")
     if chosen is base:  # INT8 was judged by what it loses
-        refuse_unless_near(figures["here"], figures["trained"], params.export.parity_tolerance / temperature)
+        refuse_unless_near(figures["here"], figures["trained"], params.export.parity_tolerance / ready.temperature)
     write_json(folder / METRICS_FILE, metrics | {"passed": True})
     logger.info(
         "export: %s, logits agree within %.2g on %d images",
@@ -186,3 +189,38 @@ def _job(params: Params, images: int) -> Job:
         threads=available_cores(),
         ece_bins=params.evaluate.ece_bins,
     )
+
+
+def _exported(ready: ModelSpec, measured: Mapping[str, Any], params: Params, sha256: str) -> ModelSpec:
+    """Return the specification of the file with this hash, with what the scorer is told of answers and images."""
+    answering, wanted = measured.get("answering", {}), params.score.review_below
+    if wanted == "auto":
+        wanted = answering["review"]["threshold"] if answering else REVIEW_LABELS_BELOW
+    return ready.exported(ready.temperature, wanted, sha256, answering.get("unfamiliar_above"))
+
+
+def _finish_sets(network: nn.Module, predictor: Predictor, stored: StoredImages, params: Params) -> None:
+    """Write what is known of a file that answers several labels an image: it agrees with the trained network."""
+    if params.export.precision == "int8" or params.export.prune:
+        raise RefusedError(
+            "export.precision int8 and export.prune are judged by one answer an image, and this model gives several; "
+            "set them to fp32 and 0"
+        )
+    metrics = _parity(network, predictor, stored, params)
+    folder = Path(params.paths.export)
+    metrics |= {"precision": "fp32", "int8": None, "onnx_bytes": (folder / ONNX_FILE).stat().st_size}
+    write_json(folder / METRICS_FILE, metrics)
+    _refuse_disparity(metrics)
+    logger.info("export: logits agree within %.2g on %d images", metrics["max_absolute_difference"], metrics["images"])
+
+
+def _measured(spec: ModelSpec, measured: Mapping[str, Any]) -> ModelSpec:
+    """Return the specification with the calibration, and the thresholds of several labels, that evaluation found."""
+    if not spec.several:
+        return replace(spec, temperature=measured["calibration"]["temperature"])
+    rules = {row["name"]: row for row in measured["labels"]}
+    columns = {
+        field: tuple(float(rules[name][key]) for name in spec.classes)
+        for field, key in (("thresholds", "threshold"), ("scales", "scale"), ("offsets", "offset"))
+    }
+    return replace(spec, thresholds=columns["thresholds"], scales=columns["scales"], offsets=columns["offsets"])

@@ -55,7 +55,7 @@ def run(params: Params, states: Path | None = None) -> None:
     targets = _targets(learning, suspect & learning.given & (relearnt == 0), params)
     weights, of_class = _as_in_production(learning, weights, learnt, params)
     judging = ~learning.training & ~outdated
-    spec = ModelSpec(learning.classes, learning.spec, params.train.backbone)
+    spec = ModelSpec(learning.classes, learning.spec, params.train.backbone, several=learning.data.several)
     seed = params.train.seed + params.restart.number
     network = build(
         spec.backbone,
@@ -184,10 +184,10 @@ def _as_in_production(
 ) -> tuple[NDArray[np.float32], dict[str, float]]:
     """Return the weights (N,) with every class counting as often as in `params.mix`, and what each was multiplied by.
 
-    Unchanged, and nothing, where no mix is noted or a class of the data is not in it.
+    Unchanged, and nothing, where no mix is noted, a class of the data is not in it, or images carry several.
     """
     shares = params.mix.shares
-    if not shares or not set(learning.classes) <= shares.keys():
+    if learning.data.several or not shares or not set(learning.classes) <= shares.keys():
         return weights, {}
     labels = learning.data.labels
     wanted = np.array([shares[name] for name in learning.classes])

@@ -17,7 +17,8 @@ from components.model.images.preprocess import PreprocessSpec
 class ImageSet:
     """Images with labels, in memory.
 
-    images: (N, size, size, channels) uint8. labels: (N,) int64 class indices. weights: (N,) float32, above 0. targets:
+    images: (N, size, size, channels) uint8. labels: (N,) int64 class indices, or, where images carry several labels,
+    (N, K) int64 of 0 and 1. weights: (N,) float32, above 0. targets:
     (N, K) float32, shares of each class that are learnt in place of the labels; None: the labels are.
     Raises DataError if the lengths differ or a weight is not a positive number.
     """
@@ -38,6 +39,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def several(self) -> bool:
+        """Return whether images carry any number of the labels."""
+        return self.labels.ndim == 2
 
     @property
     def inputs(self) -> NDArray[np.uint8]:

@@ -24,17 +24,29 @@ OPSET = 20
 
 
 class Scorer(nn.Module):
-    """Images (N, size, size, channels) uint8 to logits (N, K), calibrated probabilities (N, K), embedding (N, D)."""
+    """Images (N, size, size, channels) uint8 to logits (N, K), calibrated probabilities (N, K), embedding (N, D).
+
+    Where images carry several labels, each probability is a label's own.
+    """
+
+    scales: Tensor
+    offsets: Tensor
 
     def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
         super().__init__()
         self.normalise = Normalise(spec.preprocess)
         self.network = network
         self.temperature = spec.temperature
+        self.several = spec.several
+        if spec.several:
+            self.register_buffer("scales", torch.tensor(spec.scales or (1.0,) * len(spec.classes)))
+            self.register_buffer("offsets", torch.tensor(spec.offsets or (0.0,) * len(spec.classes)))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits, probabilities and embedding."""
         embedding, logits = embed_and_answer(self.network, self.normalise(images))
+        if self.several:
+            return logits, torch.sigmoid(logits * self.scales + self.offsets), embedding
         return logits, torch.softmax(logits / self.temperature, dim=1), embedding
 
 

@@ -42,6 +42,8 @@ class Predictor:
     def predict(self, images: NDArray[np.uint8]) -> tuple[FloatArray, FloatArray]:
         """Return logits (N, K) and calibrated probabilities (N, K), float32, of images (N, size, size, channels) uint8.
 
+        Where images carry several labels (`spec.several`), each probability is a label's own; see `decisions`.
+
         Raises DataError if the array has another shape or type; nothing is cast or resized silently.
         """
         self._check(images)
@@ -81,6 +83,22 @@ def energy(logits: NDArray[np.floating], temperature: float) -> FloatArray:
     peak = scaled.max(axis=1)
     total = peak + np.log(np.exp(scaled - peak[:, None]).sum(axis=1))
     return np.asarray(-temperature * total, dtype=np.float32)
+
+
+def joint_energy(logits: NDArray[np.floating]) -> FloatArray:
+    """Return the same (N,) where images carry several labels: -Σ log(1 + exp logit). Wang et al. 2021."""
+    return np.asarray(-np.logaddexp(0, logits.astype(np.float64)).sum(axis=1), dtype=np.float32)
+
+
+def decisions(probabilities: NDArray[np.floating], spec: ModelSpec) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Return which labels are answered (N, K), and how sure each of these decisions is (N, K), in 0.5..1.
+
+    Half-sure is a label at its threshold, wherever that lies; sure is one at probability 0 or 1.
+    """
+    thresholds = np.asarray(spec.thresholds or (0.5,) * len(spec.classes))
+    positive = probabilities >= thresholds
+    room = np.maximum(np.where(positive, 1 - thresholds, thresholds), 1e-9)
+    return positive, 0.5 + 0.5 * np.minimum(np.abs(probabilities - thresholds) / room, 1.0)
 
 
 def _read_verified(path: Path, expected: str | None) -> bytes:

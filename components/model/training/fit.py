@@ -23,6 +23,7 @@ from torch import nn
 from components.errors import DataError
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
+from components.model.training.any_labels import AnyLabels
 from components.model.training.batches import Examples, WholeBatches
 from components.model.training.hardware import choose_precision, choose_processes, ran_out_of_memory
 from components.model.training.imbalance import Remedy
@@ -73,7 +74,8 @@ def fit(
 ) -> Fitted:
     """Return `network` trained on images, the same for the same seed, data and machine.
 
-    With `validation`, the epoch with the best macro-F1 is kept, the best `params.keep_checkpoints` are written to
+    With `validation`, the epoch with the best macro-F1 (mean average precision, where images carry several labels) is
+    kept, the best `params.keep_checkpoints` are written to
     `checkpoints`, and `params.patience` epochs without a better one end the run. `epochs` overrides the params'.
     remedy: for classes with few images. rates: of the layers; without, all learn at `params.learning_rate`. state:
     keeps every whole epoch; a run that finds some there goes on after them, and ends as it would have ended.
@@ -83,7 +85,7 @@ def fit(
     weights, chances = remedy.counted(training.labels, training.weights) if remedy else (training.weights, None)
     run = Run(
         PixelInputs(spec, params.augment),
-        OneLabel(params.label_smoothing, remedy),
+        (AnyLabels if training.several else OneLabel)(params.label_smoothing, remedy),
         rates or Rates.same(params.learning_rate),
         params if epochs is None else params.model_copy(update={"epochs": epochs}),
         log=log,

@@ -30,8 +30,14 @@ class Remedy:
     gamma: float = 0.0
 
     def of_rows(self, labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the factor of every row's class (N,)."""
-        return self.factors[labels]
+        """Return the factor of every row's class (N,).
+
+        Of labels (N, K) of 0 and 1 the largest factor that one of a row's has; 1 where it has none.
+        """
+        if labels.ndim == 1:
+            return self.factors[labels]
+        largest = np.where(labels > 0, self.factors, 0.0).max(axis=1)
+        return np.where(largest > 0, largest, 1.0).astype(np.float32)
 
     def counted(
         self, labels: NDArray[np.int64], weights: NDArray[np.float32]
@@ -45,7 +51,7 @@ class Remedy:
 def remedy_for(
     labels: NDArray[np.int64], weights: NDArray[np.float32], classes: Sequence[str], rules: Imbalance
 ) -> Remedy | None:
-    """Return the remedy that `rules` ask for on training rows (N,), or None.
+    """Return the remedy that `rules` ask for on training rows (N,), or of several labels each (N, K), or None.
 
     A class's factor is how far its share of the weights lies below an equal one, to the power of `rules.strength`, or
     what `rules.factors` says; they are scaled so that together the rows count as much as before. A class without rows
@@ -53,7 +59,7 @@ def remedy_for(
     """
     if rules.remedy == "none":
         return None
-    counted = np.bincount(labels, weights, len(classes))
+    counted = np.bincount(labels, weights, len(classes)) if labels.ndim == 1 else labels.T @ weights
     there = counted > 0
     equal = counted.sum() / there.sum()
     factors = np.ones(len(classes))

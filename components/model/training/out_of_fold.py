@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from components.model.answering import predict_logits
-from components.model.calibration import softmax
+from components.model.calibration import sigmoid, softmax
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import build
 from components.model.training.fit import fit
 from components.model.training.folds import assign_folds
 from components.params import Audit, Train
+
+Answer = Callable[[NDArray[np.floating]], NDArray[np.float64]]
 
 HEAD_SPREAD = 1.1
 """How far a linear head's logits are expected to lie apart before it learns (standard deviation): its L2 penalty. Of
@@ -29,13 +31,22 @@ LEAST = 1e-4
 
 
 def out_of_fold(
-    data: ImageSet, groups: Sequence[str], classes: int, *, spec: PreprocessSpec, train: Train, audit: Audit
+    data: ImageSet,
+    groups: Sequence[str],
+    classes: int,
+    *,
+    spec: PreprocessSpec,
+    train: Train,
+    audit: Audit,
+    strata: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return probabilities (N, K) and the fold (N,) whose model gave them; it was trained on the other folds.
 
-    groups: (N,) group ids; a group is never on both sides. Raises DataError for fewer groups than folds.
+    Where images carry several labels, the probabilities are each label's own. groups: (N,) group ids; a group is never
+    on both sides. strata: (N,) what the folds balance, instead of the labels. Raises DataError for fewer groups than
+    folds.
     """
-    fold = assign_folds(groups, data.labels, audit.folds, train.seed)
+    fold = assign_folds(groups, data.labels if strata is None else strata, audit.folds, train.seed)
     probabilities = np.empty((len(data), classes), dtype=np.float32)
     for number in range(audit.folds):
         inside = fold == number
@@ -50,7 +61,10 @@ def out_of_fold(
             seed=seeded.seed,
         )
         fitted = fit(network, data.take(~inside), None, spec=spec, params=seeded, epochs=audit.epochs)
-        probabilities[inside] = _judged(fitted.network, data.images[inside], spec, mirrored=train.augment.flip)
+        answer = sigmoid if data.several else softmax
+        probabilities[inside] = _judged(
+            fitted.network, data.images[inside], spec, answer, mirrored=train.augment.flip
+        )  # fmt: skip
     return probabilities, fold
 
 
@@ -92,11 +106,11 @@ def agreed(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.f
 
 
 def _judged(
-    network: nn.Module, images: NDArray[np.uint8], spec: PreprocessSpec, *, mirrored: bool
+    network: nn.Module, images: NDArray[np.uint8], spec: PreprocessSpec, answer: Answer, *, mirrored: bool
 ) -> NDArray[np.float32]:
     """Return probabilities (N, K); where mirrored images were learnt from, the mean over both sides."""
-    probabilities = softmax(predict_logits(network, images, spec))
+    probabilities = answer(predict_logits(network, images, spec))
     if mirrored:
-        other = softmax(predict_logits(network, np.ascontiguousarray(images[:, :, ::-1]), spec))
+        other = answer(predict_logits(network, np.ascontiguousarray(images[:, :, ::-1]), spec))
         probabilities = (probabilities + other) / 2
     return probabilities.astype(np.float32)

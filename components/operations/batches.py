@@ -55,6 +55,7 @@ def score_items(
     batch = predictions.open_batch(
         services.database, batch_id=batch_id, content_sha256=content.sha256, source=source,
         model_version=model.version, class_list=model.classes, items=content.items, scored_at=now, now=now,
+        several=model.several,
     )  # fmt: skip
     done = predictions.written(services.database, batch)
     new_rows = 0

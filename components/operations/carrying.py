@@ -7,6 +7,7 @@ from pathlib import Path
 
 from components.data.ingestion.class_changes import Carried, ClassChange, Translation, carried
 from components.data.ingestion.class_history import ClassHistory, changes_at
+from components.data.label_sets import decode, encode
 from components.data.manifest import Manifest
 from components.data.versioning.versions import past_checkout
 from components.operations.services import Services
@@ -30,6 +31,7 @@ class OlderLists:
         self._services = services
         self._root = root
         self._manifest = params.paths.manifest
+        self._several = params.data.several
         self._changes = history.changes
         self._classes: Collection[str] = frozenset(classes)
         self._list = tuple(classes)
@@ -45,8 +47,19 @@ class OlderLists:
         return found
 
     def carry(self, label: SettledLabel | SettledDoubt) -> Carried:
-        """Return the class that a verdict is now, or why that cannot be told."""
-        found = carried(label.answer, self.changes_since(self._list_of(label)), label.image_id)
+        """Return the class, or the set of labels, that a verdict is now, or why that cannot be told."""
+        if not self._several:
+            return self._carry_name(label.answer, label)
+        names = []
+        for name in decode(label.answer):
+            found = self._carry_name(name, label)
+            if found.name is None:
+                return found
+            names.append(found.name)
+        return Carried(encode(names))
+
+    def _carry_name(self, name: str, label: SettledLabel | SettledDoubt) -> Carried:
+        found = carried(name, self.changes_since(self._list_of(label)), label.image_id)
         if found.name is not None and found.name not in self._classes:
             return Carried(None, f"{found.name!r} is not in the class list")
         return found

@@ -22,7 +22,8 @@ from components.store.audit_queue import AuditQueue, DoubtedLabel, SettledDoubt,
 def ask_people(services: Services, clone: WorkspaceClone, *, now: datetime) -> AuditQueue:
     """Make the audit queue the labels that the clone's audit doubts most, as many as `labelling.audit_queue` says.
 
-    A label that people have confirmed or corrected is not asked about. Noted in the ledger where anything changed.
+    A label that people have confirmed or corrected is not asked about, nor are sets of labels yet. Noted in the ledger
+    where anything changed.
     """
     params = load_params(clone.root / "params.yaml")
     path = clone.root / params.paths.manifest
@@ -30,6 +31,8 @@ def ask_people(services: Services, clone: WorkspaceClone, *, now: datetime) -> A
     if version is None:
         raise DataError("there is no dataset version to ask about; bring images in with `perennial ingest SOURCE`")
     manifest = Manifest.read(path)
+    if manifest.several:
+        return AuditQueue(added=0, withdrawn=0, open=0)
     doubted = unconfirmed_suspects(clone.root / params.paths.audit, manifest.select())
     queue = ask_about(
         services.database, [DoubtedLabel(**row) for row in doubted], classes=manifest.classes, dataset_version=version,

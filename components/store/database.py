@@ -18,7 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModu
 from components.errors import BusyError, ConfigurationError, ServiceError
 from components.store.values import jsonable
 
-SCHEMA_REVISION = "0007"
+SCHEMA_REVISION = "0008"
 COPY_BYTES = 262_144
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Waiting does not cure these: the server is there and says no.

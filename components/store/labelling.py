@@ -125,8 +125,9 @@ _IN_USE = text(
     """
 SELECT DISTINCT t.month FROM label_task t JOIN class_list c ON c.id = t.class_list_id
 WHERE t.month IS NOT NULL AND ((
-        t.state = 'settled' AND t.exported_in IS NULL AND t.settled_answer = ANY(c.classes) AND t.queue <> 'check'
-        AND NOT c.several AND NOT EXISTS (SELECT 1 FROM recalled_image r WHERE r.image_id = t.image_id)
+        t.state = 'settled' AND t.exported_in IS NULL AND t.queue <> 'check'
+        AND CASE WHEN c.several THEN t.settled_answer LIKE '[%' ELSE t.settled_answer = ANY(c.classes) END
+        AND NOT EXISTS (SELECT 1 FROM recalled_image r WHERE r.image_id = t.image_id)
     )
     OR (t.state IN ('open', 'adjudication') AND t.created_at >= :since))
 """

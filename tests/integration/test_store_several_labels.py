@@ -460,20 +460,22 @@ def test_sets_are_settled_label_by_label_and_stored_in_the_order_of_the_list(dat
         says(database, six, ann="car | cow")
     with pytest.raises(DataError, match="'unsure' stands alone"):
         says(database, six, ann="car | unsure")
-    assert labelling.new_settled_count(database) == 0  # nothing of it reaches the training of single labels
-    assert labelling.settled_labels(database) == []
+    assert labelling.new_settled_count(database) == 3
+    taught = {label.task_id: label.answer for label in labelling.settled_labels(database)}
+    assert taught == {one: '["car","bike"]', two: "[]", three: '["rain"]'}
 
 
-def test_no_verdict_about_several_labels_reaches_the_training_of_single_ones(database: Database, fill: Fill) -> None:
+def test_a_settled_set_keeps_its_pixels_and_one_that_is_unsure_teaches_nothing(database: Database, fill: Fill) -> None:
     fill("b1", 100)
     draw(database, 30)
-    with database.transaction() as connection:  # a label whose name is how no label is written
-        connection.execute(text("UPDATE class_list SET classes[1] = '[]'"))
-    task = queue(database)[0].task_id
-    says(database, task, ann="none of them")
-    assert settled(database, task) == ("settled", "[]")
+    later = NOW + timedelta(days=1)
+    one, two = (task.task_id for task in queue(database)[:2])
+    says(database, one, ann="unsure")
     assert labelling.settled_labels(database) == []
-    assert labelling.months_in_use(database, asked_since=NOW + timedelta(days=1)) == set()
+    assert labelling.months_in_use(database, asked_since=later) == set()
+    says(database, two, ann="none of them")
+    assert [label.answer for label in labelling.settled_labels(database)] == ["[]"]
+    assert len(labelling.months_in_use(database, asked_since=later)) == 1
 
 
 def test_a_set_that_waited_for_its_task_is_read_once_the_task_is_there(database: Database, fill: Fill) -> None:

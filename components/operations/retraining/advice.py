@@ -33,7 +33,7 @@ def advise_refused(services: Services, root: Path, attempt: Attempt, version: in
     root: the clone it was trained in. Whatever goes wrong is said in the words: the refusal is settled all the same.
     """
     seconds = services.workspace.params.retrain.advice_seconds
-    if not seconds:
+    if not seconds or load_params(root / "params.yaml").data.several:  # there is no learning curve of sets yet
         return ""
     try:
         curve = curve_of(root, seconds)
@@ -71,8 +71,11 @@ def advise_now(services: Services, classes: Sequence[str], *, seconds: float, no
 def curve_of(root: Path, seconds: float) -> LearningCurve:
     """Return the learning curve of the dataset in the folder `root`, from trainings in a process of their own.
 
-    Raises ServiceError, with its last words, where that fails before a training is finished.
+    Raises RefusedError where images carry several labels; ServiceError, with its last words, where that fails before a
+    training is finished.
     """
+    if load_params(root / "params.yaml").data.several:
+        raise RefusedError("no learning curve is made yet where images carry several labels (data.several)")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "curve.json"
         command = [sys.executable, "-m", "components.curve", str(file), str(seconds)]

@@ -7,19 +7,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from components.data.ingestion.class_history import ClassHistory
 from components.data.manifest import Manifest
-from components.evaluation.gate import CandidateResults, judge_candidate
 from components.model.artifact import read_spec
-from components.model.calibration import expected_calibration_error
 from components.model.serving.predictor import Predictor
 from components.monitoring.skew import OfflineRecall
 from components.operations.carrying import older_lists
 from components.operations.models import load_predictor
 from components.operations.retraining.attempt import Attempt
 from components.operations.retraining.comparison import clone_reader, held_out, probabilities
+from components.operations.retraining.judged import Answered, put_before_gate
 from components.operations.retraining.renewal import stage_metrics
 from components.operations.services import Services
 from components.params import load_params
@@ -61,6 +58,7 @@ def register(
             preprocess_sha256=spec.preprocess.digest(),
             state="candidate",
             created_at=now,
+            several=spec.several,
             metrics={
                 "evaluation": _headline(metrics["evaluation"]),
                 "offline": OfflineRecall.of_report(metrics["evaluation"]).as_json(),
@@ -83,29 +81,17 @@ def judge(services: Services, clone: Path, attempt: Attempt, version: int) -> di
     images = held_out(Manifest.read(clone / params.paths.manifest), params.data.golden_windows, outdated)
     reader, batch = clone_reader(clone, params), params.evaluate.batch_size
     candidate = Predictor(export)
-    classes = candidate.spec.classes
-    index = {name: k for k, name in enumerate(classes)}
-    labels = np.array([index[name] for name in images.labels], np.int64)
-    found = probabilities(candidate, images.rows, reader, services.limits, batch)
-    results = CandidateResults(
-        classes=classes,
-        labels=labels,
-        predicted=found.argmax(axis=1).astype(np.int64),
-        ece=float(expected_calibration_error(found, labels, params.evaluate.ece_bins)),
-        parity_ok=bool(metrics["export"].get("passed", False)),
-    )
+    ours = Answered(candidate.spec, probabilities(candidate, images.rows, reader, services.limits, batch))
     current = champions.champion(services.database)
-    champion = translation = None
+    theirs = translation = None
     if current is not None:
         serving = load_predictor(services, current)
-        theirs = probabilities(serving, images.rows, reader, services.limits, batch).argmax(axis=1)
+        theirs = Answered(serving.spec, probabilities(serving, images.rows, reader, services.limits, batch))
         translation = older_lists(services, clone, params, images=False).translation(current)
-        # What it answers in production, in the words of today: its own answer, then the name of that.
-        said = np.array(translation.places(), np.int64)[theirs]
-        champion = CandidateResults(tuple(translation.whole), labels, said, note=translation.describe())
-    verdict = judge_candidate(
-        results, champion, alarmed=attempt.alarmed, rules=params.gate, champion_expected=current is not None
-    ).as_json()
+    verdict = put_before_gate(
+        images.labels, ours, theirs, translation, alarmed=attempt.alarmed,
+        parity_ok=bool(metrics["export"].get("passed", False)), params=params,
+    ).as_json()  # fmt: skip
     if translation is not None and not translation.trivial:
         verdict["class_list"] = translation.as_json()
     verdict["images"] = {
@@ -142,7 +128,7 @@ def _headline(evaluation: dict[str, Any]) -> dict[str, float]:
     calibration = evaluation["calibration"]
     found = {name: float(calibration[name]) for name in ("temperature", "ece_before", "ece_after")}
     for part, report in evaluation["parts"].items():
-        for name in ("accuracy", "macro_f1"):
+        for name in ("accuracy", "macro_f1", "map", "exact_match"):
             value = report.get(name)
             if isinstance(value, dict):
                 found[f"{part}.{name}"] = float(value["value"])

@@ -102,7 +102,8 @@ def prepare_stages(services: Services, clone: WorkspaceClone, attempt: Attempt) 
     package, constraints = code_lock_sources()
     write_code_lock(clone.root / "code.lock", package, constraints)
     set_restart(clone.root / "params.yaml", attempt.candidate)
-    if attempt.alarmed and attempt.window is not None:
+    several = load_params(clone.root / "params.yaml").data.several  # what a set came to mean is not asked
+    if attempt.alarmed and attempt.window is not None and not several:
         note_change(clone.root / "params.yaml", attempt.window, attempt.alarmed)
     if load_params(clone.root / "params.yaml").train.class_mix == "production":
         measured = production_mix(services)

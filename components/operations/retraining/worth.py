@@ -52,11 +52,6 @@ def decide(services: Services, *, cause: Cause, force: bool, now: datetime) -> D
             evidence={"request": current_request.id, "attempts": current_request.attempts},
         )  # fmt: skip
     current = champions.champion(database)
-    if current is not None and current.several and not force:
-        return Decision(
-            "refused",
-            reason=f"model {current.version} predicts several labels an image; such models are not trained here yet",
-        )
     dataset = latest_dataset(services.workspace.root)
     if dataset is None:
         return Decision("refused", reason="there is no data yet; bring images in with `perennial ingest SOURCE`")

@@ -92,7 +92,7 @@ def test_several_labels_go_all_the_way_and_people_s_answers_come_back(
     now = ("--at", "2026-10-07T12:00:00Z")
     ask(perennial, root, "label", "draw", "--window", "2026-10-05", *now)
     tasks, answers = tmp_path / "tasks.csv", tmp_path / "answers.csv"
-    asked = ask(perennial, root, "label", "export", str(tasks), "--queue", "accuracy", *now)
+    asked = ask(perennial, root, "label", "export", str(tasks), "--queue", "accuracy")
     assert asked["tasks"] >= 15
     with tasks.open(newline="") as file:
         rows = list(csv.DictReader(file))

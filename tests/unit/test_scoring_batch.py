@@ -269,3 +269,20 @@ def test_memory_stays_bounded_while_the_consumer_is_slow(store):
         # This chunk, one that waits, one in the making, and the pieces read and decoded ahead.
         assert handed_out <= chunk.item_no[-1] + 1 + 20 + 4 * 10, number
     results.close()
+
+
+def test_several_labels_come_out_by_their_thresholds_and_near_ones_need_review(store):
+    spec = replace(SPEC, several=True, thresholds=(0.5, 0.5, 0.9), scales=(1.0,) * 3, offsets=(0.0,) * 3)
+
+    class SeveralModel(BrightnessModel):
+        def predict(self, images):
+            logits = np.tile(np.array([[4.0, -4.0, 2.0]], np.float32), (len(images), 1))
+            logits[0] = [-9.0, -9.0, -9.0]
+            return logits, (1 / (1 + np.exp(-logits))).astype(np.float32)
+
+    (chunk,) = run(images(3), store, SeveralModel(spec), params=Score(batch_size=8, chunk_rows=8))
+    assert chunk.positive.tolist() == [[False] * 3, [True, False, False], [True, False, False]]
+    assert chunk.needs_review.tolist() == [False, True, True]  # 0.88 is near 0.9, and far from a half
+    assert chunk.predicted[1] == 0 and chunk.ood_score[0] > chunk.ood_score[1]
+    (single,) = run(images(3), store, BrightnessModel(), params=Score(batch_size=8, chunk_rows=8), batch_id="other")
+    assert single.positive is None

@@ -14,6 +14,7 @@ from components.data.ingestion import class_changes
 from components.data.ingestion.class_changes import Add, ClassChange, Split, describe, former_names, listed, touched
 from components.data.ingestion.class_history import ClassHistory, shown_name
 from components.data.ingestion.class_list import unknown_class
+from components.data.label_sets import decode, encode
 from components.data.manifest import Manifest
 from components.data.quarantine.register import Register
 from components.data.versioning.versions import WorkspaceClone, latest_dataset, past_checkout
@@ -206,7 +207,8 @@ def _answers(services: Services, dataset: _Dataset, changed: Manifest, history: 
     """Return how many answers wait for the next retraining, arrive under another name, and are held back."""
     lists = OlderLists(services, dataset.root, dataset.params, history, changed.classes)
     waiting = labelling.settled_labels(services.database)
-    found = [(label.answer, lists.carry(label).name) for label in waiting]
+    sets = dataset.manifest.several
+    found = [(encode(decode(one.answer)) if sets else one.answer, lists.carry(one).name) for one in waiting]
     return {
         "waiting": len(waiting),
         "renamed": sum(now is not None and now != answer for answer, now in found),

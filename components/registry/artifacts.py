@@ -46,7 +46,7 @@ def build_model_folder(export_folder: Path, target: Path, card_markdown: str) ->
         pip_requirements=_requirements(),
         # A session of MLflow's own would try CUDA first and warn on every machine without it.
         onnx_execution_providers=["CPUExecutionProvider"],
-        metadata={"classes": list(spec.classes)},
+        metadata={"classes": list(spec.classes)} | ({"thresholds": list(spec.thresholds)} if spec.several else {}),
         save_as_external_data=False,
     )
     # After MLflow has written its own copy: the bytes that were exported and hashed are the ones that are kept.

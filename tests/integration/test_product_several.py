@@ -102,7 +102,8 @@ def test_several_labels_go_all_the_way_and_people_s_answers_come_back(
         writer.writeheader()
         for row in rows:
             said = sorted(truth[by_task[int(row["task_id"])]])
-            writer.writerow({**row, "answer": " | ".join(said) or "none of them", "annotator": "ada"})
+            answer = {"answer": " | ".join(said) or "none of them", "annotator": "ada", "answered_at": now[1]}
+            writer.writerow({**row, **answer})
     ask(perennial, root, "label", "import", str(answers), *now)
 
     again = ask(perennial, root, "retrain", "--force", "--reason", "answers came", *now)

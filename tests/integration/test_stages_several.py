@@ -25,11 +25,11 @@ pytestmark = pytest.mark.xdist_group("stages-several")  # one worker makes what 
 NAMES = ("bar", "cross", "dot", "ring")
 COMMON = (0.5, 0.4, 0.3, 0.06)
 IMAGES = 700
-WRONG = frozenset(range(20, 60, 4))  # images whose given set lacks "bar" or has it without showing it
+WRONG = frozenset(range(20, 140, 6))  # images whose given set lacks "bar" or has it without showing it
 SETTINGS = {
     "data": {"several": True, "near_distance": 0},
     "preprocess": {"size": 16},
-    "audit": {"folds": 2, "epochs": 4},
+    "audit": {"folds": 2, "epochs": 6},
     "train": {"epochs": 5, "batch_size": 32, "precision": "fp32", "augment": {"shift": 0.0}},
     "evaluate": {"bootstrap": 100},
     "export": {"parity_images": 8},
@@ -111,7 +111,7 @@ def test_planted_errors_are_doubted_and_weighed_down(finished: Path) -> None:
     by_name = {row["image_id"]: row["name"] for row in manifest_rows(finished)}
     suspect = {int(by_name[row["image_id"]][:-4]) for row in table if row["suspect"]}
     planted = {int(by_name[row["image_id"]][:-4]) for row in table} & WRONG
-    assert len(suspect & planted) >= 0.8 * len(planted)
+    assert len(suspect & planted) >= 0.6 * len(planted)
     assert len(suspect) < 0.1 * len(table)
     one = next(row for row in table if int(by_name[row["image_id"]][:-4]) in planted & suspect)
     assert set(json.loads(one["given"])) ^ set(json.loads(one["likely"])) >= {"bar"}

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from components.data.ingestion.opinions import UNCONFIRMED
 from components.errors import DataError, IntegrityError
-from components.labels.issues import LabelIssues
 from components.params import AuditPolicy
 
 SUSPECTS_FILE = "suspects.parquet"
@@ -24,24 +23,15 @@ OUT_OF_FOLD_FILE = "out_of_fold.parquet"
 def write_suspects(
     folder: Path,
     image_ids: Sequence[str],
-    given: NDArray[np.integer],
-    issues: LabelIssues,
-    classes: Sequence[str],
-) -> None:
-    """Write one row an image: image_id, given and likely class names, score (low is hard to believe), suspect."""
-    said, likely = ([classes[k] for k in column.tolist()] for column in (given, issues.likely))
-    write_verdicts(folder, image_ids, said, likely, issues.score, issues.suspect)
-
-
-def write_verdicts(
-    folder: Path,
-    image_ids: Sequence[str],
     given: Sequence[str],
     likely: Sequence[str],
     score: NDArray[np.float64],
     suspect: NDArray[np.bool_],
 ) -> None:
-    """Write the same of labels (N,) as they are stored, each a class's name or a set of them."""
+    """Write one row an image: image_id, given and likely label, score (low is hard to believe), suspect.
+
+    given, likely: (N,) as the manifest stores labels, a class's name or a set of them.
+    """
     columns = {
         "image_id": pa.array(image_ids, pa.string()),
         "given": pa.array(given, pa.string()),

@@ -26,7 +26,7 @@ from components.labels.issues import find_issues, find_set_issues
 from components.labels.noise import estimate_noise
 from components.labels.set_audit import label_rows, rarest_labels, set_findings, shown_sets, unjudgeable_labels
 from components.labels.stale import find_stale, write_stale
-from components.labels.suspects import write_out_of_fold, write_verdicts
+from components.labels.suspects import write_out_of_fold, write_suspects
 from components.model.images.dataset import DecodedImages, LearningSet, StoredImages, load_learning
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
@@ -65,7 +65,7 @@ def run(params: Params) -> None:
     audited = judged.audited
 
     folder = fresh(params.paths.audit)
-    write_verdicts(folder, audited.image_ids, judged.given, judged.likely, judged.score, judged.suspect)
+    write_suspects(folder, audited.image_ids, judged.given, judged.likely, judged.score, judged.suspect)
     write_out_of_fold(folder, audited.image_ids, judged.probabilities, judged.fold)
     write_stale(folder, stale)
     looks = find_image_issues(DecodedImages(stored, learning.rows))

@@ -97,9 +97,10 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--images", type=int, default=40_000)
     parser.add_argument("--epochs", type=int, default=9)
-    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "perennial")
+    parser.add_argument("--cache", type=Path, help="where Fashion-MNIST is kept; [default: fetched anew]")
     options = parser.parse_args()
-    data = load_fashion_mnist(options.cache)
+    with tempfile.TemporaryDirectory(prefix="fashion-") as temporary:
+        data = load_fashion_mnist(options.cache or Path(temporary))
     fresh = collages(data.test_images, data.test_labels, CLASSES, SCORED, seed=2)
     print(f"{options.images} synthetic collages of Fashion-MNIST's garments, {SCORED} more to score")
     with tempfile.TemporaryDirectory(prefix="several-") as name:

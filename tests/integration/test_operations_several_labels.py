@@ -26,6 +26,7 @@ from components.operations.monitoring.drift_explained import explain_window
 from components.operations.monitoring.judging import monitor_window
 from components.operations.monitoring.planning import plan_labels
 from components.operations.monitoring.reference import describe_reference, reset_reference
+from components.operations.retraining.advice import curve_of
 from components.operations.retraining.class_mix import production_mix
 from components.operations.services import Services
 from components.operations.workspace import Workspace
@@ -241,7 +242,7 @@ def test_too_few_answers_judge_nothing_and_crash_nothing(service: Service) -> No
     assert again["decision"]["action"] in ("none", "ask-labels")
 
 
-def test_what_is_not_done_for_several_labels_says_so(service: Service) -> None:
+def test_what_is_not_done_for_several_labels_says_so(service: Service, tmp_path: Path) -> None:
     weeks(service, None, seed=6)
     service.answer()
     service.watch(WEEKS[0])
@@ -254,6 +255,9 @@ def test_what_is_not_done_for_several_labels_says_so(service: Service) -> None:
     (explained,) = explain_window(services, WEEKS[1], now=NOW)
     assert "where images carry several labels" in explained["summary"][0]
     assert production_mix(services) is None
+    (tmp_path / "params.yaml").write_text("data: {several: true}\n")
+    with pytest.raises(RefusedError, match="no learning curve is made yet"):
+        curve_of(tmp_path, 1.0)
     drawn = draw_window(services, WEEKS[1], now=NOW)["draws"][0]
     assert (drawn["checks"], drawn["raised"]) == (0, None)
 

@@ -62,7 +62,8 @@ def test_suspects_survive_the_file_and_only_for_the_same_images(tmp_path):
     given, probabilities, _ = world(50)
     issues = find_issues(given, probabilities)
     ids = [f"{n:064x}" for n in range(50)]
-    write_suspects(tmp_path, ids, given, issues, list("abcde"))
+    said, likely = (["abcde"[k] for k in column] for column in (given, issues.likely))
+    write_suspects(tmp_path, ids, said, likely, issues.score, issues.suspect)
     write_out_of_fold(tmp_path, ids, probabilities, np.zeros(50, np.int64))
     assert (read_suspects(tmp_path, ids) == issues.suspect).all()
     with pytest.raises(DataError, match="another dataset version"):

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 
 from components.errors import DataError
-from components.labels.issues import LabelIssues
 from components.labels.suspects import (
     read_out_of_fold,
     soft_targets,
@@ -75,9 +74,9 @@ def test_training_learns_the_targets_in_place_of_the_labels() -> None:
 
 
 def suspects_of(folder: Path, given: list[int], suspect: list[bool], score: list[float]) -> None:
-    likely = np.array([(k + 1) % 2 for k in given])
-    issues = LabelIssues(np.array(suspect), np.array(score), likely)
-    write_suspects(folder, [f"i{n}" for n in range(len(given))], np.array(given), issues, ("cat", "dog"))
+    said, likely = ([("cat", "dog")[k] for k in column] for column in (given, [(k + 1) % 2 for k in given]))
+    ids = [f"i{n}" for n in range(len(given))]
+    write_suspects(folder, ids, said, likely, np.array(score), np.array(suspect))
 
 
 def test_people_are_asked_about_suspects_that_nobody_has_confirmed_and_that_are_still_labelled_so(

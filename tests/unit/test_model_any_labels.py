@@ -100,6 +100,8 @@ def test_calibration_mends_scale_and_shift_of_each_label_and_rare_ones_share() -
         for low in (0.05, 0.3, 0.6, 0.85):
             some = (found[:, k] > low) & (found[:, k] < low + 0.1)
             assert right[some, k].mean() == pytest.approx(low + 0.05, abs=0.05)
+        own, half = (f1_score(right[:, k], found[:, k] >= t) for t in (rules.thresholds[k], 0.5))
+        assert rules.thresholds[k] != 0.5 and own > half - 0.005
     few = fit_label_rules(logits[:200], truth[:200])
     assert (few.own.tolist(), few.offsets[3], few.thresholds[3]) == ([True, True, True, False], 0.0, 0.5)
     assert few.scales[3] == few.shared_scale

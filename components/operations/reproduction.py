@@ -14,11 +14,12 @@ import yaml
 from numpy.typing import NDArray
 
 from components.data.code_lock import code_digest
+from components.data.label_sets import indicators
 from components.data.manifest import Manifest
 from components.data.versioning.versions import dvc_environment, past_checkout
 from components.errors import DataError, RefusedError, ServiceError
 from components.evaluation.paired import overall_difference
-from components.model.serving.predictor import Predictor
+from components.model.serving.predictor import Predictor, decisions
 from components.operations.ingestion import code_lock_sources
 from components.operations.models import load_predictor
 from components.operations.retraining.comparison import clone_reader, probabilities
@@ -125,7 +126,10 @@ def _run_stage(stage: str, root: Path) -> None:
 def _answers(
     services: Services, root: Path, params: Params, registered: Predictor, rebuilt: Predictor
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return labels, registered and rebuilt answers (N,) as class indices, of the first held-out split with images."""
+    """Return labels, registered and rebuilt answers (N,) as class indices, of the first held-out split with images.
+
+    Where images carry several labels, each different set of them has an index: answers agree where all labels do.
+    """
     manifest = Manifest.read(root / params.paths.manifest)
     if registered.spec.classes != rebuilt.spec.classes:
         raise DataError("the record's class list is not the registered model's; nothing can be compared")
@@ -133,11 +137,16 @@ def _answers(
     for split in JUDGED_ON:
         rows = manifest.select(split)
         if len(rows):
-            labels = np.array([index[name] for name in rows["label"].to_pylist()], np.int64)
             reader, batch = clone_reader(root, params), params.evaluate.batch_size
+            names = rows["label"].to_pylist()
             theirs, ours = (
-                probabilities(one, rows, reader, services.limits, batch).argmax(axis=1).astype(np.int64)
-                for one in (registered, rebuilt)
-            )
-            return labels, theirs, ours
+                probabilities(one, rows, reader, services.limits, batch) for one in (registered, rebuilt)
+            )  # fmt: skip
+            if rebuilt.spec.several:
+                said = [decisions(theirs, registered.spec)[0], decisions(ours, rebuilt.spec)[0]]
+                sets = np.concatenate([indicators(names, rebuilt.spec.classes) > 0, *said])
+                found = np.split(np.unique(sets, axis=0, return_inverse=True)[1].astype(np.int64), 3)
+                return found[0], found[1], found[2]
+            labels = np.array([index[name] for name in names], np.int64)
+            return labels, theirs.argmax(axis=1).astype(np.int64), ours.argmax(axis=1).astype(np.int64)
     raise DataError("no held-out images to compare on; they were all erased or recalled")

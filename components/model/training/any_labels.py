@@ -10,9 +10,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from components.model.average_precision import mean_average_precision
+from components.model.images.inputs import ImageSet
 from components.model.training.imbalance import Remedy
+from components.model.training.objective import Objective, OneLabel
 
 MEAN_AP = "validation_map"
+
+
+def objective_for(data: ImageSet, smoothing: float, remedy: Remedy | None = None) -> Objective:
+    """Return what is minimised on these images: one label each, or any number of them."""
+    return AnyLabels(smoothing, remedy) if data.several else OneLabel(smoothing, remedy)
 
 
 @dataclass(frozen=True, slots=True)

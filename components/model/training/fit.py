@@ -23,12 +23,12 @@ from torch import nn
 from components.errors import DataError
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
-from components.model.training.any_labels import AnyLabels
+from components.model.training.any_labels import objective_for
 from components.model.training.batches import Examples, WholeBatches
 from components.model.training.hardware import choose_precision, choose_processes, ran_out_of_memory
 from components.model.training.imbalance import Remedy
 from components.model.training.learner import SAVED_AS, Learner, PixelInputs, Recipe
-from components.model.training.objective import Objective, OneLabel
+from components.model.training.objective import Objective
 from components.model.training.progress import MetricsLog, ProgressBar, Recorder
 from components.model.training.rates import Rates
 from components.model.training.state import RunState
@@ -85,7 +85,7 @@ def fit(
     weights, chances = remedy.counted(training.labels, training.weights) if remedy else (training.weights, None)
     run = Run(
         PixelInputs(spec, params.augment),
-        (AnyLabels if training.several else OneLabel)(params.label_smoothing, remedy),
+        objective_for(training, params.label_smoothing, remedy),
         rates or Rates.same(params.learning_rate),
         params if epochs is None else params.model_copy(update={"epochs": epochs}),
         log=log,

@@ -17,9 +17,9 @@ from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import Answering, embed_and_answer
 from components.model.serving.frozen_features import FrozenNetwork
+from components.model.training.any_labels import objective_for
 from components.model.training.fit import Fitted, Run, fit
 from components.model.training.imbalance import Remedy
-from components.model.training.objective import OneLabel
 from components.model.training.progress import MetricsLog
 from components.model.training.rates import Rates, require_gentle
 from components.model.training.state import RunState
@@ -143,7 +143,7 @@ def train(
         fitted = fit(network, training, validation, checkpoints=checkpoints, state=state, rates=rates, **shared)
         return Trained(fitted, plan)
     head = fit_head(network, training, validation, checkpoints=checkpoints / "head", **shared)
-    watched = OneLabel(params.label_smoothing).watched
+    watched = objective_for(training, params.label_smoothing).watched
     phases: dict[str, Any] = {"head": head.validation[watched], "kept": "head"}
     if plan.strategy == "head":
         return Trained(head, plan, phases)
@@ -181,7 +181,7 @@ def fit_head(
     head = nn.Sequential(nn.Dropout(params.dropout), copy.deepcopy(layer))
     run = Run(
         inputs,
-        OneLabel(params.label_smoothing, remedy),
+        objective_for(training, params.label_smoothing, remedy),
         Rates.same(params.transfer.head_rate),
         params.model_copy(update={"epochs": params.transfer.head_epochs, "precision": "fp32", "processes": 1}),
         log=log,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from components.evaluation.report import _cell, _interval
+from components.evaluation.page.section import escaped as _cell
+from components.evaluation.page.section import percents as _interval
 
 WORST_LABELS = 50
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from components.store.batches import Batch
     from components.store.database import Database
     from components.store.postgres.embedded import EmbeddedPostgres
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One worker a core: PyTorch's threads would wait for those of the other worker's PyTorch. Children inherit it.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 CLASSES = ("cat", "dog", "owl")

@@ -153,6 +153,14 @@ class Transfer(Section):
     unfreeze_every: Annotated[int, Field(ge=0)] = 0
 
 
+class Distil(Section):
+    """A large trained model whose answers a small network learns; see `components.model.training.distillation`."""
+
+    teacher: str = ""
+    alpha: Share = 0.5
+    temperature: Annotated[float, Field(gt=0, le=100)] = 2.0
+
+
 class Train(Section):
     """One training run."""
 
@@ -180,6 +188,7 @@ class Train(Section):
     imbalance: Imbalance = Imbalance()
     augment: Augment = Augment()
     transfer: Transfer = Transfer()
+    distil: Distil = Distil()
 
     @model_validator(mode="after")
     def _falls_before_it_stops(self) -> Self:

@@ -9,6 +9,7 @@ from components.model.answering import predict_logits
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import build
+from components.model.training.distillation import Teaching
 from components.model.training.fit import fit
 from components.model.training.progress import MetricsLog
 from components.model.training.transfer import choose_strategy, fit_head, train
@@ -105,6 +106,24 @@ def test_fine_tuning_is_kept_only_where_it_beats_its_own_head(tmp_path, head_rat
     assert accuracy(trained.fitted.network, validation) == pytest.approx(
         trained.fitted.validation["validation_accuracy"]
     )
+
+
+def test_a_taught_network_learns_what_its_teacher_says_and_not_its_labels(tmp_path):
+    data, others = stripes(300), stripes(200, 2)
+    misled = ImageSet(data.images, (data.labels + 1) % 3, data.weights)
+    taught = Teaching(10 * np.eye(3, dtype=np.float32)[data.labels], alpha=1.0, temperature=1.0)
+    rules = params("full")
+    student = build("small_cnn", classes=3, channels=1, size=8, dropout=0.1, pretrained="none", seed=1)
+    trained = train(
+        student, misled, stripes(60, 1), spec=SPEC, params=rules, log=log(tmp_path), checkpoints=tmp_path / "c",
+        teaching=taught,
+    )  # fmt: skip
+    assert accuracy(trained.fitted.network, others) > 0.95
+    with pytest.raises(ConfigurationError, match="networks that learn whole"):
+        train(
+            student, misled, stripes(60, 1), spec=SPEC, params=params("head"), log=log(tmp_path),
+            checkpoints=tmp_path / "c", teaching=taught,
+        )  # fmt: skip
 
 
 def test_a_network_without_a_linear_last_layer_has_no_head_to_train(tmp_path):

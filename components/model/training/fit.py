@@ -25,6 +25,7 @@ from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.training.any_labels import objective_for
 from components.model.training.batches import Examples, WholeBatches
+from components.model.training.distillation import Taught, Teaching, lesson
 from components.model.training.hardware import choose_precision, choose_processes, ran_out_of_memory
 from components.model.training.imbalance import Remedy
 from components.model.training.learner import SAVED_AS, Learner, PixelInputs, Recipe
@@ -70,22 +71,26 @@ def fit(
     checkpoints: Path | None = None,
     remedy: Remedy | None = None,
     rates: Rates | None = None,
+    teaching: Teaching | None = None,
     state: RunState | None = None,
 ) -> Fitted:
     """Return `network` trained on images, the same for the same seed, data and machine.
 
     With `validation`, the epoch with the best macro-F1 (mean average precision, where images carry several labels) is
-    kept, the best `params.keep_checkpoints` are written to
-    `checkpoints`, and `params.patience` epochs without a better one end the run. `epochs` overrides the params'.
-    remedy: for classes with few images. rates: of the layers; without, all learn at `params.learning_rate`. state:
-    keeps every whole epoch; a run that finds some there goes on after them, and ends as it would have ended.
+    kept, the best `params.keep_checkpoints` are written to `checkpoints`, and `params.patience` epochs without a better
+    one end the run. `epochs` overrides the params'. remedy: for classes with few images. teaching: of a larger network,
+    learnt beside the labels. rates: of the layers; without, all learn at `params.learning_rate`. state: keeps every
+    whole epoch; a run that finds some there goes on after them, and ends as it would have ended.
     A batch too large for the memory is halved, and the gradients of two are added up.
     Raises DataError for too few images, and when the loss is not finite, with step, learning rate and batch.
     """
     weights, chances = remedy.counted(training.labels, training.weights) if remedy else (training.weights, None)
+    objective = objective_for(training, params.label_smoothing, remedy)
+    if teaching is not None:
+        training, objective = lesson(training, teaching), Taught(objective, teaching.alpha, teaching.temperature)
     run = Run(
         PixelInputs(spec, params.augment),
-        objective_for(training, params.label_smoothing, remedy),
+        objective,
         rates or Rates.same(params.learning_rate),
         params if epochs is None else params.model_copy(update={"epochs": epochs}),
         log=log,

@@ -18,6 +18,7 @@ from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import Answering, embed_and_answer
 from components.model.serving.frozen_features import FrozenNetwork
 from components.model.training.any_labels import objective_for
+from components.model.training.distillation import Teaching
 from components.model.training.fit import Fitted, Run, fit
 from components.model.training.imbalance import Remedy
 from components.model.training.progress import MetricsLog
@@ -130,6 +131,7 @@ def train(
     log: MetricsLog,
     checkpoints: Path,
     remedy: Remedy | None = None,
+    teaching: Teaching | None = None,
     state: RunState | None = None,
 ) -> Trained:
     """Return the network trained as `choose_strategy` says; fine-tuning is kept only where it beats its own head.
@@ -138,9 +140,14 @@ def train(
     """
     plan = choose_strategy(params, len(training))
     shared: dict[str, Any] = {"spec": spec, "params": params, "log": log, "remedy": remedy}
+    if teaching is not None and (plan.strategy == "head" or training.several):
+        raise ConfigurationError(
+            "train.distil.teacher teaches networks that learn whole and say one class an image; "
+            "set train.transfer.strategy to full or two_phase, or leave the teacher out"
+        )
+    shared_when_whole = shared | {"checkpoints": checkpoints, "state": state, "teaching": teaching}
     if plan.strategy == "full":
-        rates = rates_of("full", params)
-        fitted = fit(network, training, validation, checkpoints=checkpoints, state=state, rates=rates, **shared)
+        fitted = fit(network, training, validation, rates=rates_of("full", params), **shared_when_whole)
         return Trained(fitted, plan)
     head = fit_head(network, training, validation, checkpoints=checkpoints / "head", **shared)
     watched = objective_for(training, params.label_smoothing).watched
@@ -148,8 +155,7 @@ def train(
     if plan.strategy == "head":
         return Trained(head, plan, phases)
     before = copy.deepcopy(network.state_dict())
-    rates = rates_of("two_phase", params)
-    tuned = fit(network, training, validation, checkpoints=checkpoints, state=state, rates=rates, **shared)
+    tuned = fit(network, training, validation, rates=rates_of("two_phase", params), **shared_when_whole)
     phases["fine_tuned"] = tuned.validation[watched]
     if phases["fine_tuned"] > phases["head"]:
         return Trained(tuned, plan, phases | {"kept": "fine_tuned"})

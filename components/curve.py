@@ -101,8 +101,8 @@ def _train(
     spec, classes = learning.spec, len(learning.classes)
     seed = params.train.seed + choice
     network = build(
-        params.train.backbone, classes=classes, channels=spec.channels, size=spec.size, dropout=params.train.dropout,
-        pretrained=params.train.pretrained, seed=seed,
+        params.train.named().backbone, classes=classes, channels=spec.channels, size=spec.size,
+        dropout=params.train.dropout, pretrained=params.train.pretrained, seed=seed,
     )  # fmt: skip
     epochs = max(1, round(min(params.train.epochs, EPOCHS) * 8 / eighths))
     fitted = fit(network, some, None, spec=spec, params=params.train.model_copy(update={"seed": seed}), epochs=epochs)

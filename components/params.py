@@ -18,6 +18,9 @@ OpenShare = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 
 
+AUTO = "auto"  # a backbone that is chosen by trying
+
+
 class Section(BaseModel):
     """A section that forbids unknown keys and never changes after loading."""
 
@@ -153,6 +156,15 @@ class Transfer(Section):
     unfreeze_every: Annotated[int, Field(ge=0)] = 0
 
 
+class Shortlist(Section):
+    """Which backbones `train.backbone: auto` tries, and how shortly."""
+
+    backbones: Annotated[tuple[str, ...], Field(min_length=1)] = ("small_cnn", "small_resnet")
+    images: Positive = 5000
+    epochs: Positive = 4
+    most_ms: Annotated[float, Field(ge=0)] = 0.0
+
+
 class Distil(Section):
     """A large trained model whose answers a small network learns; see `components.model.training.distillation`."""
 
@@ -189,6 +201,11 @@ class Train(Section):
     augment: Augment = Augment()
     transfer: Transfer = Transfer()
     distil: Distil = Distil()
+    shortlist: Shortlist = Shortlist()
+
+    def named(self) -> Train:
+        """Return the run with a backbone that has a name: where it is chosen by trying, the first of the shortlist."""
+        return self if self.backbone != AUTO else self.model_copy(update={"backbone": self.shortlist.backbones[0]})
 
     @model_validator(mode="after")
     def _falls_before_it_stops(self) -> Self:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from components.errors import ConfigurationError
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, file_sha256, write_spec
 from components.model.images.dataset import StoredImages
 from components.model.networks.backbones import build
@@ -18,9 +19,10 @@ from components.model.training.contact_sheet import write_contact_sheet
 from components.model.training.distillation import Teaching, teach
 from components.model.training.imbalance import Remedy, remedy_for
 from components.model.training.progress import MetricsLog
+from components.model.training.selection import try_backbones
 from components.model.training.state import RunState, run_key
 from components.model.training.transfer import Trained, train
-from components.params import Params
+from components.params import AUTO, Params
 from components.stages.files import METRICS_FILE, METRICS_LOG_FILE, fresh, write_json
 from components.stages.training_set import TrainingSet, load_training_set
 
@@ -37,8 +39,9 @@ def run(params: Params, states: Path | None = None) -> None:
     """
     stored = StoredImages.of(params)
     given = load_training_set(stored, params)
-    data = given.learning.data
-    spec = ModelSpec(given.learning.classes, given.learning.spec, params.train.backbone, several=data.several)
+    backbone, tried = _backbone(given, params)
+    data, preprocess = given.learning.data, given.learning.prepared_for(backbone, params)
+    spec = ModelSpec(given.learning.classes, preprocess, backbone, several=data.several)
     seed = params.train.seed + params.restart.number
     folder = fresh(params.paths.model)
     write_contact_sheet(given.training.images, params.train.augment, seed, folder / CONTACT_SHEET)
@@ -49,8 +52,8 @@ def run(params: Params, states: Path | None = None) -> None:
         given.training,
         given.validation,
         spec=spec.preprocess,
-        params=params.train.model_copy(update={"seed": seed}),
-        log=MetricsLog(folder / METRICS_LOG_FILE, _now),
+        params=params.train.model_copy(update={"seed": seed, "backbone": backbone}),
+        log=MetricsLog(folder / METRICS_LOG_FILE),
         checkpoints=folder / "checkpoints",
         remedy=remedy,
         teaching=_teaching(stored, given, params),
@@ -59,7 +62,7 @@ def run(params: Params, states: Path | None = None) -> None:
     torch.save(trained.fitted.network.state_dict(), folder / WEIGHTS_FILE)
     write_spec(folder, spec)
     imbalance = _told(remedy, spec.classes)
-    write_json(folder / METRICS_FILE, given.told | {"imbalance": imbalance} | _metrics(trained))
+    write_json(folder / METRICS_FILE, given.told | {"imbalance": imbalance, "shortlist": tried} | _metrics(trained))
     if state is not None:
         state.discard()
     fitted = trained.fitted
@@ -69,6 +72,17 @@ def run(params: Params, states: Path | None = None) -> None:
         "train: %d images, %s; best epoch %d of %d",
         len(given.training), trained.plan.reason, fitted.epoch + 1, fitted.epochs,
     )  # fmt: skip
+
+
+def _backbone(given: TrainingSet, params: Params) -> tuple[str, list[dict[str, Any]]]:
+    """Return the backbone to train and, where params.yaml leaves the choice, what was found of the shortlist."""
+    if params.train.backbone != AUTO:
+        return params.train.backbone, []
+    if given.training.several:
+        raise ConfigurationError("train.backbone auto compares answers of one class an image; name a backbone")
+    prepared = partial(given.learning.prepared_for, params=params)
+    name, tried = try_backbones(given.training, given.validation, given.learning.classes, prepared, params.train)
+    return name, [one.as_json() for one in tried]
 
 
 def _network(spec: ModelSpec, params: Params, seed: int) -> nn.Module:
@@ -102,10 +116,6 @@ def _told(remedy: Remedy | None, classes: Sequence[str]) -> dict[str, Any]:
         return {}
     factors = {name: round(float(factor), 4) for name, factor in zip(classes, remedy.factors, strict=True)}
     return {"remedy": remedy.kind, "factors": factors}
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _teaching(stored: StoredImages, given: TrainingSet, params: Params) -> Teaching | None:

@@ -151,6 +151,12 @@ class LearningSet:
     production: NDArray[np.bool_]
     given: NDArray[np.bool_]
 
+    def prepared_for(self, backbone: str, params: Params) -> PreprocessSpec:
+        """Return how images are prepared for a backbone: normalised as its pre-trained weights want it."""
+        recorded = _recorded_statistics(params.preprocess, params.train.model_copy(update={"backbone": backbone}))
+        mean, std = recorded or (self.spec.mean, self.spec.std)
+        return replace(self.spec, mean=params.preprocess.mean or mean, std=params.preprocess.std or std)
+
     def named(self, image_ids: Collection[str]) -> NDArray[np.bool_]:
         """Return (N,), which rows are among `image_ids`."""
         wanted = set(image_ids)
@@ -162,7 +168,7 @@ def _recorded_statistics(preprocess: Preprocess, train: Train) -> tuple[tuple[fl
         return None
     from components.model.networks.backbones import recorded_statistics
 
-    return recorded_statistics(train.backbone, preprocess.channels)
+    return recorded_statistics(train.named().backbone, preprocess.channels)
 
 
 def load_learning(stored: StoredImages, preprocess: Preprocess, train: Train) -> LearningSet:

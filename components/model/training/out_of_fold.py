@@ -52,7 +52,7 @@ def out_of_fold(
         inside = fold == number
         seeded = train.model_copy(update={"seed": train.seed + 1 + number})
         network = build(
-            train.backbone,
+            train.named().backbone,
             classes=classes,
             channels=spec.channels,
             size=spec.size,

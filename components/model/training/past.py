@@ -43,7 +43,7 @@ def past_model(
 ) -> Past:
     """Return a model trained on `old` for as many epochs as the audit's, and its answers to `images`."""
     network = build(
-        train.backbone, classes=classes, channels=spec.channels, size=spec.size, dropout=train.dropout,
+        train.named().backbone, classes=classes, channels=spec.channels, size=spec.size, dropout=train.dropout,
         pretrained=train.pretrained, seed=train.seed,
     )  # fmt: skip
     fitted = fit(network, old, None, spec=spec, params=train, epochs=audit.epochs)

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,14 @@ from components.model.training.state import RunState
 EVERY_STEPS = 50
 
 
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
 class MetricsLog:
     """A file of JSON lines, {"step", "epoch", "time", name: value…}, that another process may follow while it grows."""
 
-    def __init__(self, path: Path, clock: Callable[[], datetime]) -> None:
+    def __init__(self, path: Path, clock: Callable[[], datetime] = _now) -> None:
         self.path, self._clock = path, clock
 
     def write(self, step: int, epoch: int, values: dict[str, float]) -> None:

@@ -15,12 +15,12 @@ from components.evaluation.again import answered
 from components.evaluation.lighter import Verdict, judge_lighter
 from components.evaluation.metrics import Answers
 from components.model.artifact import ONNX_FILE, file_sha256, write_spec
-from components.model.calibration import fit_temperature
 from components.model.images.dataset import StoredImages
 from components.model.serving.latency import Latency
 from components.model.serving.predictor import Predictor
 from components.model.serving.quantise import quantise, set_temperature
 from components.params import Params
+from components.stages.refitted import refitted
 
 HeldBack = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Validation images (N, size, size, channels) and their labels (N,)."""
@@ -91,7 +91,7 @@ def attempt_int8(
     held_back: HeldBack,
     params: Params,
 ) -> Attempt:
-    """Return the INT8 form of `full`, written to `folder`, its temperature fitted anew, and the verdict on it.
+    """Return the INT8 form of `full`, written to `folder`, temperature and thresholds fitted anew, and its verdict.
 
     whole: the answers it is held to. calibration: training images. held_back: the validation images and labels that
     both forms are judged on. Raises as `quantise`.
@@ -102,9 +102,9 @@ def attempt_int8(
     write_spec(folder, replace(spec, onnx_sha256=file_sha256(path)))
     coarse = Predictor(folder, threads=available_cores())
     logits = np.concatenate([coarse.predict(images[s : s + 256])[0] for s in range(0, len(images), 256)])
-    temperature = fit_temperature(logits, labels)
-    set_temperature(path, temperature)
-    write_spec(folder, replace(spec, temperature=temperature, lightened=True, onnx_sha256=file_sha256(path)))
+    spec_of_light = refitted(spec, logits, labels, params)
+    set_temperature(path, spec_of_light.temperature)
+    write_spec(folder, replace(spec_of_light, onnx_sha256=file_sha256(path)))
     light = open_exported(folder, held_back)
     verdict = judge_lighter(
         whole,

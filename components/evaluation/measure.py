@@ -54,7 +54,10 @@ def measure(parts: Mapping[str, Part], classes: Sequence[str], rules: Evaluate) 
         "intervals": score_intervals(answers[judged], bins=rules.ece_bins, bootstrap=rules.bootstrap),
     }
     validation = answers["validation"]
-    review = choose_threshold(validation.confidence, validation.right, rules.accepted_accuracy)
+    review = choose_threshold(
+        validation.confidence, validation.right, rules.accepted_accuracy,
+        label_noise=fitted.label_noise, classes=len(classes),
+    )  # fmt: skip
     energies = energy(parts["validation"].logits, temperature)
     return {
         "calibration": {

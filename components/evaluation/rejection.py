@@ -18,12 +18,14 @@ FEWEST = 30  # accepted images, below which an accuracy is no promise
 class Rejection:
     """A threshold on calibrated confidence; answers below it go to a person.
 
-    stated: the accuracy that the accepted ones were to have. accuracy, coverage: what accepted images of the set it was
-    chosen on have, and their share. reached: whether that is the stated one or more.
+    stated: the accuracy that the accepted ones are to have. label_noise: the share of labels taken to be wrong.
+    accuracy, coverage: what accepted images of the set it was chosen on have by those labels, and their share. reached:
+    whether a threshold keeps the promise.
     """
 
     threshold: float
     stated: float
+    label_noise: float
     accuracy: float
     coverage: float
     reached: bool
@@ -34,6 +36,7 @@ class Rejection:
         return {
             "threshold": round(self.threshold, 6),
             "stated_accuracy": self.stated,
+            "label_noise": round(self.label_noise, 5),
             "reached": self.reached,
             "chosen_on": {"accuracy": round(self.accuracy, 5), "coverage": round(self.coverage, 5)},
             "accepted": int(accepted.sum()),
@@ -42,12 +45,15 @@ class Rejection:
         }
 
 
-def choose_threshold(confidence: NDArray[np.floating], right: NDArray[np.bool_], stated: float) -> Rejection:
+def choose_threshold(
+    confidence: NDArray[np.floating], right: NDArray[np.bool_], stated: float, *, label_noise: float, classes: int
+) -> Rejection:
     """Return the lowest threshold whose accepted answers are right as often as `stated`; Chow 1970.
 
-    confidence: (N,), calibrated, of the answer to each image. right: (N,). Of answers with one confidence all are
-    accepted or none. Where no threshold keeps the promise for 30 images, nothing is accepted. Raises DataError for no
-    images.
+    confidence: (N,), calibrated, of the answer to each image. right: (N,), by labels of which a share `label_noise` is
+    taken to be any other of so many classes: a right answer then looks wrong as often, whatever its confidence. Of
+    answers with one confidence all are accepted or none. Where no threshold keeps the promise for 30 images, nothing is
+    accepted. Raises DataError for no images.
     """
     if not len(confidence):
         raise DataError("a threshold for answers needs validation images; ingest more")
@@ -55,9 +61,12 @@ def choose_threshold(confidence: NDArray[np.floating], right: NDArray[np.bool_],
     sure, hits = confidence[order], np.cumsum(right[order])
     accepted = np.arange(1, len(sure) + 1)
     whole = np.append(sure[1:] < sure[:-1], True)  # the last answer of those with the same confidence
-    good = whole & (hits >= stated * accepted) & (accepted >= min(FEWEST, len(sure)))
+    by_chance = label_noise / max(1, classes - 1)  # wrong, and labelled wrong in the same way
+    seen = stated * (1 - label_noise) + (1 - stated) * by_chance
+    good = whole & (hits >= seen * accepted) & (accepted >= min(FEWEST, len(sure)))
     if not good.any():
-        return Rejection(1.0, stated, 1.0, 0.0, reached=False)
+        return Rejection(1.0, stated, label_noise, 1.0, 0.0, reached=False)
     last = int(np.flatnonzero(good)[-1])
     threshold = 0.0 if last == len(sure) - 1 else float(sure[last])
-    return Rejection(threshold, stated, float(hits[last] / accepted[last]), float(accepted[last] / len(sure)), True)
+    accuracy, coverage = float(hits[last] / accepted[last]), float(accepted[last] / len(sure))
+    return Rejection(threshold, stated, label_noise, accuracy, coverage, reached=True)

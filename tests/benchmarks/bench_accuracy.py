@@ -31,7 +31,7 @@ from components.evaluation.ranking import auroc
 from components.evaluation.rejection import choose_threshold
 from components.evaluation.unfamiliar import strange_images
 from components.model.answering import predict_logits
-from components.model.calibration import expected_calibration_error, fit_temperature, softmax
+from components.model.calibration import expected_calibration_error, fit_calibration, softmax
 from components.model.images.inputs import ImageSet, channel_statistics
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import build
@@ -146,11 +146,15 @@ def trained(data: Data, params: Params, seed: int) -> Outcome:
         minutes = (time.perf_counter() - started) / 60
     validation = predict_logits(fitted.network, sets[1].images, spec)
     logits = predict_logits(fitted.network, data.test_images, spec)
-    temperature = fit_temperature(validation, sets[1].labels)
+    fitted_on_validation = fit_calibration(validation, sets[1].labels)
+    temperature = fitted_on_validation.temperature
     errors = [expected_calibration_error(softmax(logits, degrees), data.test_labels) for degrees in (1.0, temperature)]
     right = logits.argmax(axis=1) == data.test_labels
     known = softmax(validation, temperature)
-    chosen = choose_threshold(known.max(axis=1), known.argmax(axis=1) == sets[1].labels, STATED)
+    chosen = choose_threshold(
+        known.max(axis=1), known.argmax(axis=1) == sets[1].labels, STATED,
+        label_noise=fitted_on_validation.label_noise, classes=10,
+    )  # fmt: skip
     accepted = softmax(logits, temperature).max(axis=1) >= chosen.threshold
     digits = strange_images("", spec, ImageLimits.of(params.data), 1_797)["handwritten digits"]
     strange = energy(predict_logits(fitted.network, digits, spec), temperature)

@@ -4,7 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.errors import DataError
-from components.evaluation.rejection import choose_threshold
+from components.evaluation.rejection import Rejection
+from components.evaluation.rejection import choose_threshold as choose
+
+
+def choose_threshold(confidence: np.ndarray, right: np.ndarray, stated: float, noise: float = 0.0) -> Rejection:
+    return choose(confidence, right, stated, label_noise=noise, classes=10)
 
 
 def world(number: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -25,6 +30,18 @@ def test_the_promise_is_kept_on_other_images_and_no_more_is_rejected_than_that_t
     lower = confidence >= chosen.threshold - 0.05  # accepting more would break it
     assert right[lower].mean() < stated
     assert chosen.report(confidence, right)["coverage"]["value"] == pytest.approx(accepted.mean(), abs=1e-4)
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.2])
+def test_wrong_labels_do_not_break_the_promise(noise):
+    confidence, right = world(20_000, 1)
+    generator = np.random.default_rng(3)
+    wrong_label = generator.random(len(right)) < noise
+    seen = np.where(wrong_label, ~right & (generator.random(len(right)) < 1 / 9), right)
+    chosen = choose_threshold(confidence, seen, 0.95, noise)
+    clean_confidence, clean = world(200_000, 2)
+    assert clean[clean_confidence >= chosen.threshold].mean() == pytest.approx(0.95, abs=0.01)
+    assert choose_threshold(confidence, seen, 0.97).coverage < 0.05  # taken as they are, next to nothing is accepted
 
 
 def test_a_model_that_is_good_enough_needs_nobody():

@@ -9,6 +9,7 @@ import numpy as np
 from components.evaluation.page.section import Section, Table, images, number, percent, percents
 from components.evaluation.page.sections import Metrics, slices, training
 
+NOTICED_NOISE = 0.005  # share of wrong labels
 LEAST_AUROC = 0.8
 
 
@@ -74,10 +75,14 @@ def answering(metrics: Metrics) -> Section | None:
     if found is None:
         return None
     review, where = found["review"], metrics["calibration"]["measured_on"]
+    noisy = review["label_noise"] >= NOTICED_NOISE
+    noise = (
+        f", of whose labels about {percent(review['label_noise'])} look wrong and count as such below" if noisy else ""
+    )
     words = (
         f"Answers with a confidence of {review['threshold']:.3f} or more are accepted, the others go to a person. "
         "It is the lowest threshold whose accepted answers on validation are right to "
-        f"{percent(review['stated_accuracy'])}."
+        f"{percent(review['stated_accuracy'])}{noise}."
     )
     missed = "No threshold reaches the stated accuracy on validation: every answer goes to a person."
     rows = (

@@ -78,9 +78,7 @@ def test_a_rate_that_would_destroy_pretrained_layers_is_refused():
 def test_a_head_learns_and_nothing_else_moves(tmp_path):
     network = pretrained()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    fitted = fit_head(
-        network, stripes(90), stripes(60, 1), spec=SPEC, params=params("head", head_rate=0.01), checkpoints=tmp_path
-    )
+    fitted = fit_head(network, stripes(90), stripes(60, 1), spec=SPEC, params=params("head"), checkpoints=tmp_path)
     assert accuracy(fitted.network, stripes(200, 2)) > 0.95
     moved = {name for name, value in fitted.network.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {"classifier.weight", "classifier.bias"}

@@ -86,11 +86,15 @@ def test_a_head_learns_and_nothing_else_moves(tmp_path):
     assert accuracy(fitted.network, stripes(60, 1)) == pytest.approx(fitted.validation["validation_accuracy"])
 
 
-@pytest.mark.parametrize(("head_rate", "kept"), [(1e-4, "fine_tuned"), (1e-2, "head")])
-def test_fine_tuning_is_kept_only_where_it_beats_its_own_head(tmp_path, head_rate, kept):
+@pytest.mark.parametrize("kept", ["fine_tuned", "head"])
+def test_fine_tuning_is_kept_only_where_it_beats_its_own_head(tmp_path, kept):
+    # Of a body that lets nothing through no head can learn; of one that sees all there is, the head is right already.
     network, validation = pretrained(), stripes(60, 1)
+    if kept == "fine_tuned":
+        torch.nn.init.zeros_(network.body.norm0.weight)
+        torch.nn.init.ones_(network.body.norm0.bias)
     before = {name: value.clone() for name, value in network.body.state_dict().items()}
-    rules = params("two_phase", head_rate=head_rate, body_rate=0.01, head_epochs=1 if head_rate < 1e-3 else 60)
+    rules = params("two_phase", head_rate=0.01, body_rate=0.01).model_copy(update={"epochs": 8})
     trained = train(
         network, stripes(300), validation, spec=SPEC, params=rules, log=log(tmp_path), checkpoints=tmp_path / "c"
     )

@@ -1,7 +1,7 @@
 """A head on frozen ImageNet features against the built-in network from nothing, on a hundred images a class.
 
 Run: python tests/benchmarks/bench_transfer.py --cifar DIR [--images 100] [--seeds 7 11 13], DIR with CIFAR-10's
-train.zip and test.zip; wants perennial[lite0]. EfficientNet-Lite0 sees the images at 96 pixels, its features are
+train.zip and test.zip; wants perennial[lite0]. EfficientNet-Lite0 sees the images at 160 pixels, its features are
 computed once; the small network sees them as they are, with shifts and mirroring, for as many epochs as it likes best
 of three. Tested on the 10,000 others. Exits 1 where the head is not 15 points above, or took more than three minutes.
 """
@@ -29,7 +29,7 @@ from components.model.training.progress import MetricsLog
 from components.model.training.transfer import Trained, train
 from components.params import Augment, Preprocess, Train, Transfer
 
-BACKBONE, SIDE = "tf_efficientnet_lite0", 96
+BACKBONE, SIDE = "tf_efficientnet_lite0", 160
 LEAD, MINUTES = 15.0, 3.0
 HELD_BACK = 0.2
 EPOCHS = (30, 60, 120)  # of the network from nothing

@@ -208,7 +208,7 @@ def _unbiased(layer: nn.Linear) -> nn.Linear:
     """Return a layer of the same shape that prefers nothing yet.
 
     Some authors draw the last layer's first weights so wide that a thousand scaled features give answers of 100 %,
-    which a short training does not forget: 51 % of CIFAR-10 right, and 72 % from zero.
+    which a short training does not forget: 45 % of CIFAR-10 right, and 67 % from zero.
     """
     fresh = nn.Linear(layer.in_features, layer.out_features)
     nn.init.zeros_(fresh.weight)

@@ -39,7 +39,7 @@ def test_the_command_says_what_would_help_and_the_ledger_keeps_the_curve(
     shares = [round(8 * point["share"]) for point in curve["points"]]
     assert shares[:3] == [8, 2, 4]
     errors = {round(8 * p["share"]): sum(p["wrong"]) for p in curve["points"]}
-    assert errors[2] >= errors[8]  # more images, fewer errors: a handful, of fewer than two hundred images
+    assert errors[min(errors)] > errors[8]  # more images, fewer errors
     assert max(p["images"] for p in curve["points"]) > 1000
     assert sum(curve["held_out"]) > 150
     assert (overall["class"], eight["class"]) == (None, "8")

@@ -39,7 +39,7 @@ PARAMS = parse_strictly(
         "data": {"near_distance": 0},  # the copies below stand for further eights, each free to lie in any split
         "preprocess": {"size": 8},
         "audit": {"folds": 2, "epochs": 8},
-        "train": {"epochs": 10, "batch_size": 32, "precision": "fp32"},
+        "train": {"seed": 8, "epochs": 10, "batch_size": 32, "precision": "fp32"},
         "evaluate": {"bootstrap": 100},
     },
     "test",
@@ -105,7 +105,7 @@ def test_the_contradicted_labels_are_found_in_every_split_and_hardly_any_other(c
     truth = truth_of(changed)
     wanted = {image_id for image_id, (outdated, _) in truth.items() if outdated}
     found = read_stale(changed / "artifacts/audit")
-    assert len(found & wanted) >= 0.7 * len(wanted)  # over twenty seeds: 41 to 53 of the 57
+    assert len(found & wanted) >= 0.8 * len(wanted)
     assert len(found - wanted) <= 0.35 * len(found)
     assert found <= truth.keys()  # never a label from since then
     assert {truth[image_id][1] for image_id in found} >= {"train", "validation"}

@@ -107,7 +107,7 @@ def optimizer_and_schedule(layers: LayerGroups, rates: Rates, params: Train, *, 
     ]
     optimizer = _optimizer(groups, params)
     if params.schedule == "plateau":
-        # Twice as patient, early stopping would end the run before the rate had ever fallen.
+        # Shorter than early stopping, which params.yaml is held to: else the rate would never fall.
         falling = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, mode="max", factor=1 / DIVISOR, patience=params.plateau_patience
         )

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from components.data.ingestion.opinions import UNCONFIRMED
+from components.data.label_sets import indicators
 from components.errors import DataError, IntegrityError
 from components.params import AuditPolicy
 
@@ -62,6 +63,16 @@ def read_suspects(folder: Path, image_ids: Sequence[str]) -> NDArray[np.bool_]:
     return np.asarray(_read(folder / SUSPECTS_FILE, image_ids)["suspect"].to_numpy(), dtype=bool)
 
 
+def read_doubted_labels(folder: Path, image_ids: Sequence[str], classes: Sequence[str]) -> NDArray[np.bool_]:
+    """Return which labels of `image_ids` (N, K), present or absent, the audit doubts, where images carry several.
+
+    Raises as `read_suspects`, and DataError for a label that is no class.
+    """
+    table = _read(folder / SUSPECTS_FILE, image_ids)
+    given, likely = (indicators(table[name].to_pylist(), classes) for name in ("given", "likely"))
+    return np.asarray(given != likely)
+
+
 def unconfirmed_suspects(folder: Path, rows: pa.Table) -> list[dict[str, Any]]:
     """Return what the audit in `folder` doubts of the manifest's `rows` that nobody has confirmed.
 
@@ -91,7 +102,7 @@ def soft_targets(
     """Return shares (N, K) of every class to learn: of a doubted row what models hold likely, else its label alone.
 
     given: (N,) class indices, or (N, K) of 0 and 1 where images carry several labels. probabilities: (N, K), out of
-    fold. doubted: (N,).
+    fold. doubted: (N,), or, where images carry several labels, (N, K).
     """
     if given.ndim == 2:
         targets = given.astype(np.float32)
@@ -111,18 +122,24 @@ def training_weights(
     suspect_weight: float,
     production_weight: float,
 ) -> NDArray[np.float32]:
-    """Return the weight (N,) of every row; 0 means: leave it out.
+    """Return the weight of every row (N,), or of every label of it (N, K); 0 means: leave it out.
 
-    suspect: (N,) what the audit doubts. given: (N,) labels nobody has confirmed; only these are ever weighted down,
+    suspect: what the audit doubts, (N,) rows, or (N, K) labels where images carry several: the others of such an image
+    are not doubted, and count. given: (N,) labels nobody has confirmed; only these are ever weighted down,
     since a label that people settled outranks a model's doubt. production: (N,) rows labelled in production.
     """
-    weights = np.where(production, production_weight, 1.0)
-    doubted = suspect & given
+    doubted = suspect & per_row(given, suspect)
+    weights = np.where(per_row(production, suspect), np.full(suspect.shape, production_weight), 1.0)
     if policy == "drop":
         weights[doubted] = 0.0
     elif policy == "down-weight":
         weights[doubted] *= suspect_weight
     return weights.astype(np.float32)
+
+
+def per_row(values: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
+    """Return values (N,) so that they stand beside every number of a row of `like` (N,) or (N, K)."""
+    return values if like.ndim == 1 else values[:, None]
 
 
 def _stored(path: Path) -> pa.Table:

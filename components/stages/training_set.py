@@ -11,7 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.labels.stale import read_meanings, read_stale, read_successors
-from components.labels.suspects import read_out_of_fold, read_suspects, soft_targets, training_weights
+from components.labels.suspects import (
+    per_row,
+    read_doubted_labels,
+    read_out_of_fold,
+    read_suspects,
+    soft_targets,
+    training_weights,
+)
 from components.model.images.dataset import LearningSet, StoredImages, load_learning
 from components.model.images.inputs import ImageSet
 from components.monitoring.drift.label_shift import reweighting
@@ -47,15 +54,16 @@ def load_training_set(stored: StoredImages, params: Params) -> TrainingSet:
     audit = Path(params.paths.audit)
     learning = load_learning(stored, params.preprocess, params.train)
     image_ids = learning.rows["image_id"].to_pylist()
-    suspect = read_suspects(audit, image_ids)
+    several = learning.data.several
+    suspect = read_doubted_labels(audit, image_ids, learning.classes) if several else read_suspects(audit, image_ids)
     weights = _weigh(learning, suspect, params)
     outdated = learning.named(read_stale(audit))
     learning, relearnt = _relearn(learning, read_meanings(audit))
-    weights = np.where(relearnt > 0, relearnt, weights)
+    weights = np.where(per_row(relearnt > 0, weights), per_row(relearnt, weights), weights)
     taken_over = read_successors(audit)
-    weights *= np.array([taken_over.get(image_id, 1.0) for image_id in image_ids], np.float32)
-    rows = learning.training & (weights > 0) & (~outdated | (relearnt > 0))
-    targets = _targets(learning, suspect & learning.given & (relearnt == 0), params)
+    weights *= per_row(np.array([taken_over.get(image_id, 1.0) for image_id in image_ids], np.float32), weights)
+    rows = learning.training & _of_any(weights > 0) & (~outdated | (relearnt > 0))
+    targets = _targets(learning, suspect & per_row(learning.given & (relearnt == 0), suspect), params)
     weights, of_class = _as_in_production(learning, weights, rows, params)
     judging = ~learning.training & ~outdated
     training = replace(
@@ -68,15 +76,20 @@ def load_training_set(stored: StoredImages, params: Params) -> TrainingSet:
         "out_of_date": int(outdated.sum()),
         "relearnt": int((relearnt > 0).sum()),
         "took_over": len(taken_over),
-        "weighted_down": int((rows & (weights < 1)).sum()),
+        "weighted_down": int((rows & _of_any(weights < 1)).sum()),
         "validation_images": int(judging.sum()),
         "class_weights": of_class,
     }
     return TrainingSet(learning, training, learning.data.take(judging), rows, told)
 
 
+def _of_any(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which rows (N,) it is true of, or of one of whose labels."""
+    return np.asarray(found.any(axis=1) if found.ndim == 2 else found)
+
+
 def _weigh(learning: LearningSet, suspect: NDArray[np.bool_], params: Params) -> NDArray[np.float32]:
-    """Return every row's training weight (N,), 0 where it is left out."""
+    """Return every row's training weight (N,), or that of every label (N, K); 0 where it is left out."""
     return training_weights(
         suspect,
         learning.given,

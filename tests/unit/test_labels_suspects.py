@@ -10,6 +10,7 @@ import pytest
 
 from components.errors import DataError
 from components.labels.suspects import (
+    read_doubted_labels,
     read_out_of_fold,
     soft_targets,
     training_weights,
@@ -36,6 +37,19 @@ PRODUCTION = np.array([False, True, False, True])
 def test_a_policy_touches_only_doubted_labels_that_nobody_confirmed(policy: AuditPolicy, expected: list[float]) -> None:
     weights = training_weights(SUSPECT, GIVEN, PRODUCTION, policy=policy, suspect_weight=0.1, production_weight=3.0)
     np.testing.assert_allclose(weights, expected)
+
+
+def test_of_several_labels_only_the_doubted_ones_count_less(tmp_path: Path) -> None:
+    given, likely = ['["cat"]', '["cat","dog"]', "[]", '["dog"]'], ['["dog"]', '["cat"]', "[]", "[]"]
+    write_suspects(tmp_path, list("abcd"), given, likely, np.zeros(4), np.array([True, True, False, True]))
+    doubted = read_doubted_labels(tmp_path, list("abcd"), ("cat", "dog"))
+    assert doubted.tolist() == [[True, True], [False, True], [False, False], [False, True]]
+    people = np.array([True, True, True, False])  # the last was settled by people
+    rules = {"suspect_weight": 0.1, "production_weight": 3.0}
+    lighter = training_weights(doubted, people, PRODUCTION, policy="down-weight", **rules)
+    np.testing.assert_allclose(lighter, [[0.1, 0.1], [3, 0.3], [1, 1], [3, 3]], rtol=1e-6)
+    left_out = training_weights(doubted, people, PRODUCTION, policy="drop", **rules)
+    np.testing.assert_allclose(left_out, [[0, 0], [3, 0], [1, 1], [3, 3]])
 
 
 def test_soft_targets_are_what_models_hold_likely_of_doubted_rows_and_the_label_of_others() -> None:

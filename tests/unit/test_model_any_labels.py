@@ -12,12 +12,17 @@ from sklearn.metrics import average_precision_score, f1_score
 from components.errors import ConfigurationError, DataError
 from components.model.artifact import SPEC_FILE, ModelSpec, read_spec, write_spec
 from components.model.average_precision import average_precisions, mean_average_precision
+from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.label_calibration import FEWEST, best_threshold, fit_label_rules
+from components.model.networks.backbones import build
 from components.model.serving.predictor import decisions, joint_energy
 from components.model.training.any_labels import MEAN_AP, AnyLabels
+from components.model.training.fit import fit
 from components.model.training.imbalance import Remedy, remedy_for
-from components.params import Imbalance
+from components.params import Imbalance, Preprocess, Train
+
+ONE = torch.ones(1)
 
 RULES = PreprocessSpec(8, 1, "stretch", 1.0, "bilinear", (0.5,), (0.5,))
 SPEC = ModelSpec(
@@ -55,15 +60,47 @@ def test_weights_count_images_as_often_as_copies_would() -> None:
 
 def test_the_loss_is_binary_cross_entropy_of_each_label_and_smoothing_pulls_to_a_half() -> None:
     logits, targets = torch.tensor([[2.0, -1.0]]), torch.tensor([[1, 0]])
-    plain = AnyLabels(0.0).losses(logits, targets)
+    plain = AnyLabels(0.0).losses(logits, targets, ONE)
     own = -(torch.log(torch.sigmoid(logits[0, 0])) + torch.log(1 - torch.sigmoid(logits[0, 1]))) / 2
     assert float(plain) == pytest.approx(float(own), abs=1e-6)
     sure = torch.tensor([[20.0, -20.0]])
-    assert float(AnyLabels(0.2).losses(sure, targets)) > 1.0 > float(AnyLabels(0.0).losses(sure, targets))
-    focal = AnyLabels(0.0, Remedy("focal", np.array([1.0, 1.0], np.float32), 0.0)).losses(logits, targets)
+    assert float(AnyLabels(0.2).losses(sure, targets, ONE)) > 1.0 > float(AnyLabels(0.0).losses(sure, targets, ONE))
+    focal = AnyLabels(0.0, Remedy("focal", np.array([1.0, 1.0], np.float32), 0.0)).losses(logits, targets, ONE)
     assert float(focal) == pytest.approx(float(plain), abs=1e-6)
-    weighed = AnyLabels(0.0, Remedy("focal", np.array([3.0, 1.0], np.float32), 2.0)).losses(logits, targets)
+    weighed = AnyLabels(0.0, Remedy("focal", np.array([3.0, 1.0], np.float32), 2.0)).losses(logits, targets, ONE)
     assert float(weighed) < float(plain)
+
+
+def test_a_label_that_does_not_count_teaches_nothing_and_the_others_of_its_image_do() -> None:
+    logits, targets = torch.tensor([[2.0, -1.0], [0.5, 0.5]], requires_grad=True), torch.tensor([[1, 0], [0, 1]])
+    for remedy in (None, Remedy("focal", np.ones(2, np.float32), 2.0)):
+        whole = AnyLabels(0.0, remedy).losses(logits, targets, torch.tensor([1.0, 2.0]))
+        alike = AnyLabels(0.0, remedy).losses(logits, targets, torch.tensor([[1.0, 1.0], [2.0, 2.0]]))
+        assert alike.tolist() == pytest.approx(whole.tolist())
+        masked = AnyLabels(0.0, remedy).losses(logits, targets, torch.tensor([[0.0, 1.0], [1.0, 1.0]]))
+        (gradient,) = torch.autograd.grad(masked.sum(), logits)
+        assert gradient[0, 0] == 0
+        assert (gradient.flatten()[1:] != 0).all()
+
+
+def test_weights_of_labels_train_a_network_and_are_balanced_like_those_of_images() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
+    bright = (images.mean(axis=(1, 2, 3)) > 127).astype(np.int64)
+    labels = np.stack([bright, 1 - bright], axis=1)
+    weights = np.ones((64, 2), np.float32)
+    weights[::4, 1] = 0.0
+    data = ImageSet(images, labels, weights)
+    remedy = remedy_for(labels, weights, ("bright", "dark"), Imbalance(remedy="class-weights"))
+    carried = (labels * weights).sum(axis=0)
+    assert remedy is not None
+    assert remedy.factors[1] / remedy.factors[0] == pytest.approx(carried[0] / carried[1], rel=1e-5)
+    assert remedy.counted(labels, weights)[0].shape == (64, 2)
+    network = build("small_cnn", classes=2, channels=1, size=8, dropout=0.0, pretrained="none")
+    spec = PreprocessSpec.of(Preprocess(size=8), (0.5,), (0.25,))
+    params = Train(batch_size=32, precision="fp32", augment={"mixup": 0.4})
+    assert fit(network, data, None, spec=spec, params=params, epochs=2, remedy=remedy).epochs == 2
+    with pytest.raises(DataError, match="weight"):
+        ImageSet(images, labels, np.zeros((64, 2), np.float32))
 
 
 def test_epochs_are_compared_by_mean_average_precision_and_none_without_a_label() -> None:

@@ -78,11 +78,12 @@ def test_a_lesson_is_learnt_from_labels_and_teacher_in_their_shares(soft):
     taught = Teaching(drawn(4, 3).astype(np.float32), 0.3, 2.0)
     logits = torch.from_numpy(drawn(3, 4).T.astype(np.float32).copy())
     plain = OneLabel(0.1)
-    own = plain.losses(logits, torch.from_numpy(shares if soft else labels))
+    own = plain.losses(logits, torch.from_numpy(shares if soft else labels), torch.ones(len(logits)))
     expected = distilled(own, logits, torch.from_numpy(taught.logits), alpha=0.3, temperature=2.0)
     targets = torch.from_numpy(lesson(images, taught).targets)
     objective = Taught(plain, taught.alpha, taught.temperature)
-    assert objective.losses(logits, targets).numpy() == pytest.approx(expected.numpy(), rel=1e-6)
+    weights = torch.linspace(0.5, 2.0, len(logits))
+    assert objective.losses(logits, targets, weights).numpy() == pytest.approx((weights * expected).numpy(), rel=1e-6)
     assert objective.watched == plain.watched
 
 

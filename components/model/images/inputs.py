@@ -18,9 +18,9 @@ class ImageSet:
     """Images with labels, in memory.
 
     images: (N, size, size, channels) uint8. labels: (N,) int64 class indices, or, where images carry several labels,
-    (N, K) int64 of 0 and 1. weights: (N,) float32, above 0. targets:
-    (N, K) float32, shares of each class that are learnt in place of the labels; None: the labels are.
-    Raises DataError if the lengths differ or a weight is not a positive number.
+    (N, K) int64 of 0 and 1. weights: (N,) float32, above 0; of several labels also (N, K), how much each counts, one of
+    a row's above 0. targets: (N, K) float32, shares of each class that are learnt in place of the labels; None: the
+    labels are. Raises DataError if the lengths differ or a weight is not a positive number.
     """
 
     images: NDArray[np.uint8]
@@ -34,7 +34,8 @@ class ImageSet:
             raise DataError(
                 f"{len(self.images)} images, {len(self.labels)} labels and {len(self.weights)} weights do not match"
             )
-        if not (np.isfinite(self.weights).all() and (self.weights > 0).all()):
+        heaviest = self.weights.max(axis=1, initial=0) if self.weights.ndim == 2 else self.weights
+        if not (np.isfinite(self.weights).all() and (self.weights >= 0).all() and (heaviest > 0).all()):
             raise DataError("a training weight is not a positive number; leave the image out instead of weighting it 0")
 
     def __len__(self) -> int:

@@ -34,20 +34,23 @@ class AnyLabels:
         """Return the name of the metric that epochs are compared by."""
         return MEAN_AP
 
-    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return every row's loss (N,), the mean over labels.
+    def losses(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Return every row's loss (N,), the mean over labels, each times its weight.
 
-        logits, targets: (N, K), the latter 0 and 1 or shares between. Half of `smoothing` moves to the other answer.
-        The focal form is that of Lin et al. 2017; a label's factor weighs the images that carry it.
+        logits, targets: (N, K), the latter 0 and 1 or shares between. weights: (N,), or (N, K) where labels of one
+        image count differently. Half of `smoothing` moves to the other answer. The focal form is that of Lin et al.
+        2017; a label's factor weighs the images that carry it.
         """
+        counted = weights if weights.ndim == 2 else weights[:, None]
         shares = targets.to(logits.dtype) * (1 - self.smoothing) + self.smoothing / 2
         if self.remedy is None or self.remedy.kind != "focal":
-            return functional.binary_cross_entropy_with_logits(logits, shares, reduction="none").mean(dim=1)
+            plain = functional.binary_cross_entropy_with_logits(logits, shares, reduction="none")
+            return (counted * plain).mean(dim=1)
         alpha = torch.from_numpy(self.remedy.factors).to(logits.device)
         likely = torch.sigmoid(logits)
         there = alpha * shares * (1 - likely) ** self.remedy.gamma * functional.logsigmoid(logits)
         absent = (1 - shares) * likely**self.remedy.gamma * functional.logsigmoid(-logits)
-        return -(there + absent).mean(dim=1)
+        return -(counted * (there + absent)).mean(dim=1)
 
     def tally(self) -> AnyLabelsTally:
         """Return an empty tally."""

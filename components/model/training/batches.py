@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""Inputs (n, …), targets (n,) or (n, K), weights (n,)."""
+"""Inputs (n, …), targets (n,) or (n, K), weights (n,) or (n, K)."""
 
 
 class Examples(Protocol):
@@ -28,7 +28,7 @@ class Examples(Protocol):
 
     @property
     def weights(self) -> NDArray[np.float32]:
-        """Return how much each row counts (N,)."""
+        """Return how much each row counts (N,), or each label of it (N, K)."""
 
     @property
     def targets(self) -> NDArray[np.float32] | None:

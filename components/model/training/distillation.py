@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -70,13 +71,14 @@ class Taught:
         """Return the name of the metric that epochs are compared by."""
         return self.labels.watched
 
-    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return every row's loss (N,). targets: (N, 1 + K) or (N, 2 K), as `lesson` makes them."""
+    def losses(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Return every row's loss (N,), times its weight (N,). targets: (N, 1 + K) or (N, 2 K), of `lesson`."""
         classes = logits.shape[1]
         said, own = targets[:, -classes:], targets[:, :-classes]
         # A class index, or shares of every class.
-        losses = self.labels.losses(logits, own[:, 0].long() if own.shape[1] == 1 else own)
-        return distilled(losses, logits, said, alpha=self.alpha, temperature=self.temperature)
+        alike = torch.ones_like(weights)
+        losses = self.labels.losses(logits, own[:, 0].long() if own.shape[1] == 1 else own, alike)
+        return weights * distilled(losses, logits, said, alpha=self.alpha, temperature=self.temperature)
 
     def tally(self) -> Tally:
         """Return an empty tally; validation rows have labels alone."""

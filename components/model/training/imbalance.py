@@ -42,9 +42,10 @@ class Remedy:
     def counted(
         self, labels: NDArray[np.int64], weights: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-        """Return how much every row counts (N,), and how often it is drawn (N,), or None where all alike."""
+        """Return how much every row counts, as `weights`, and how often it is drawn (N,), or None where all alike."""
         if self.kind == "class-weights":
-            return weights * self.of_rows(labels), None
+            factors = self.of_rows(labels)
+            return weights * (factors if weights.ndim == 1 else factors[:, None]), None
         return weights, self.of_rows(labels) if self.kind == "sampling" else None
 
 
@@ -59,7 +60,7 @@ def remedy_for(
     """
     if rules.remedy == "none":
         return None
-    counted = np.bincount(labels, weights, len(classes)) if labels.ndim == 1 else labels.T @ weights
+    counted = np.bincount(labels, weights, len(classes)) if labels.ndim == 1 else _carried(labels, weights)
     there = counted > 0
     equal = counted.sum() / there.sum()
     factors = np.ones(len(classes))
@@ -68,6 +69,12 @@ def remedy_for(
         factors[classes.index(name)] = factor
     factors /= (factors * counted).sum() / counted.sum()
     return Remedy(rules.remedy, np.where(there, factors, 1.0).astype(np.float32), rules.gamma)
+
+
+def _carried(labels: NDArray[np.int64], weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return how much the rows count that carry each label (K,)."""
+    counted = weights if weights.ndim == 2 else weights[:, None]
+    return np.asarray((labels * counted).sum(axis=0, dtype=np.float64))
 
 
 def _known(factors: Mapping[str, float], classes: Sequence[str]) -> Mapping[str, float]:

@@ -89,9 +89,9 @@ class Learner(LightningModule):  # type: ignore[misc] # Lightning is read withou
         prepared, other, share = self.inputs.for_training(inputs)
         logits = self.network(prepared).float()  # (n, K)
         objective = self._recipe.objective
-        of_rows = weights * objective.losses(logits, targets)
+        of_rows = objective.losses(logits, targets, weights)
         if other is not None:
-            of_rows = share * of_rows + (1 - share) * weights[other] * objective.losses(logits, targets[other])
+            of_rows = share * of_rows + (1 - share) * objective.losses(logits, targets[other], weights[other])
         # By the set's mean weight, not the batch's: a heavy image counts the same whatever company it is in. By the
         # whole batch's rows: processes average their gradients, and theirs may not be equal parts.
         rows = self._batches.rows_of(number) / self.trainer.world_size

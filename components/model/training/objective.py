@@ -31,8 +31,8 @@ class Objective(Protocol):
     def watched(self) -> str:
         """Return the name of the metric that epochs are compared by."""
 
-    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return every row's loss (N,)."""
+    def losses(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Return every row's loss (N,), times its weight."""
 
     def tally(self) -> Tally:
         """Return an empty tally."""
@@ -50,9 +50,12 @@ class OneLabel:
         """Return the name of the metric that epochs are compared by."""
         return MACRO_F1
 
-    def losses(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Return every row's loss (N,). targets: class indices (N,), or shares of every class (N, K)."""
-        return losses(logits, targets, smoothing=self.smoothing, remedy=self.remedy)
+    def losses(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Return every row's loss (N,), times its weight (N,).
+
+        targets: class indices (N,), or shares of every class (N, K).
+        """
+        return weights * losses(logits, targets, smoothing=self.smoothing, remedy=self.remedy)
 
     def tally(self) -> OneLabelTally:
         """Return an empty tally."""

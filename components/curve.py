@@ -95,15 +95,12 @@ def _train(
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Return errors by class on the images held out, and on images learnt from, with how many of these were asked."""
     from components.model.answering import predict_logits
-    from components.model.networks.backbones import build
+    from components.model.networks.backbones import network_of
     from components.model.training.fit import fit
 
     spec, classes = learning.spec, len(learning.classes)
     seed = params.train.seed + choice
-    network = build(
-        params.train.named().backbone, classes=classes, channels=spec.channels, size=spec.size,
-        dropout=params.train.dropout, pretrained=params.train.pretrained, seed=seed,
-    )  # fmt: skip
+    network = network_of(params.train, classes, spec, seed)
     epochs = max(1, round(min(params.train.epochs, EPOCHS) * 8 / eighths))
     fitted = fit(network, some, None, spec=spec, params=params.train.model_copy(update={"seed": seed}), epochs=epochs)
     asked = np.random.default_rng(seed).permutation(len(some))[:MOST_ASKED]

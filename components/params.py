@@ -94,6 +94,7 @@ class Preprocess(Section):
     std: tuple[float, ...] = ()
 
 
+Head = Literal["linear", "mlp"]
 AuditPolicy = Literal["keep", "down-weight", "drop", "soft-targets"]
 
 
@@ -159,7 +160,7 @@ class Transfer(Section):
 class Shortlist(Section):
     """Which backbones `train.backbone: auto` tries, and how shortly."""
 
-    backbones: Annotated[tuple[str, ...], Field(min_length=1)] = ("small_cnn", "small_resnet")
+    backbones: Annotated[tuple[str, ...], Field(min_length=1)] = ("small_cnn", "medium_cnn")
     images: Positive = 5000
     epochs: Positive = 4
     most_ms: Annotated[float, Field(ge=0)] = 0.0
@@ -178,6 +179,7 @@ class Train(Section):
 
     backbone: str = "small_cnn"
     pretrained: str = "none"
+    head: Head = "linear"
     epochs: Positive = 18
     batch_size: Positive = 128
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.003

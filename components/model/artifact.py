@@ -11,7 +11,7 @@ from typing import Literal
 
 from components.errors import ConfigurationError, IntegrityError, RefusedError
 from components.model.images.preprocess import PreprocessSpec
-from components.params import Section, parse_strictly
+from components.params import Head, Section, parse_strictly
 
 SPEC_FILE = "model.json"
 ONNX_FILE = "model.onnx"
@@ -26,6 +26,7 @@ class ModelSpec:
     review_below: calibrated confidence under which a prediction needs a person. unfamiliar_above: energy above which an
     image is probably none of the classes, None where it was not measured. onnx_sha256: None until exported.
     lightened: the file was pruned or put in 8 bits after training, so its answers are not quite the trained network's.
+    head: how the network answers from what its backbone sees.
     several: an image carries any number of the classes. What evaluation found of each (K,) is then, and only then, in
     scales and offsets, which make its logit the calibrated one, `scale * logit + offset`, whose sigmoid is the
     probability; and in thresholds, the probability from which on it is answered. Empty until exported.
@@ -41,6 +42,7 @@ class ModelSpec:
     onnx_sha256: str | None = None
     unfamiliar_above: float | None = None
     lightened: bool = False
+    head: Head = "linear"
     several: bool = False
     thresholds: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
@@ -91,6 +93,7 @@ class _File(Section):
     unfamiliar_above: float | None = None
     onnx_sha256: str | None
     lightened: bool = False
+    head: Head = "linear"
     several: bool = False
     thresholds: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
@@ -103,6 +106,8 @@ def write_spec(folder: Path, spec: ModelSpec) -> None:
     if not spec.several:  # a model of one class an image is written as ever
         for name in ("several", "thresholds", "scales", "offsets"):
             del content[name]
+    if spec.head == "linear":
+        del content["head"]
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
 

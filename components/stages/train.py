@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from components.errors import ConfigurationError
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, file_sha256, write_spec
 from components.model.images.dataset import StoredImages
-from components.model.networks.backbones import build
+from components.model.networks.backbones import network_of
 from components.model.training.contact_sheet import write_contact_sheet
 from components.model.training.distillation import Teaching, teach
 from components.model.training.imbalance import Remedy, remedy_for
@@ -41,18 +40,19 @@ def run(params: Params, states: Path | None = None) -> None:
     given = load_training_set(stored, params)
     backbone, tried = _backbone(given, params)
     data, preprocess = given.learning.data, given.learning.prepared_for(backbone, params)
-    spec = ModelSpec(given.learning.classes, preprocess, backbone, several=data.several)
+    spec = ModelSpec(given.learning.classes, preprocess, backbone, several=data.several, head=params.train.head)
     seed = params.train.seed + params.restart.number
+    rules = params.train.model_copy(update={"seed": seed, "backbone": backbone})
     folder = fresh(params.paths.model)
     write_contact_sheet(given.training.images, params.train.augment, seed, folder / CONTACT_SHEET)
     remedy = remedy_for(given.training.labels, given.training.weights, spec.classes, params.train.imbalance)
     state = None if states is None else _state(states, given, params)
     trained = train(
-        _network(spec, params, seed),
+        network_of(rules, len(spec.classes), preprocess, seed),
         given.training,
         given.validation,
         spec=spec.preprocess,
-        params=params.train.model_copy(update={"seed": seed, "backbone": backbone}),
+        params=rules,
         log=MetricsLog(folder / METRICS_LOG_FILE),
         checkpoints=folder / "checkpoints",
         remedy=remedy,
@@ -83,18 +83,6 @@ def _backbone(given: TrainingSet, params: Params) -> tuple[str, list[dict[str, A
     prepared = partial(given.learning.prepared_for, params=params)
     name, tried = try_backbones(given.training, given.validation, given.learning.classes, prepared, params.train)
     return name, [one.as_json() for one in tried]
-
-
-def _network(spec: ModelSpec, params: Params, seed: int) -> nn.Module:
-    return build(
-        spec.backbone,
-        classes=len(spec.classes),
-        channels=spec.preprocess.channels,
-        size=spec.preprocess.size,
-        dropout=params.train.dropout,
-        pretrained=params.train.pretrained,
-        seed=seed,
-    )
 
 
 def _metrics(trained: Trained) -> dict[str, Any]:

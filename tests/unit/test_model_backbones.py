@@ -4,7 +4,7 @@ import torch
 from components.errors import ConfigurationError, IntegrityError
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, write_spec
 from components.model.images.preprocess import PreprocessSpec
-from components.model.networks.backbones import build, recorded_statistics, restore
+from components.model.networks.backbones import build, embed_and_answer, recorded_statistics, restore
 
 
 def small(**changes):
@@ -118,3 +118,36 @@ def test_a_pickle_that_would_run_code_is_not_run(tmp_path):
     with pytest.raises(IntegrityError):
         restore(tmp_path)
     assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(("backbone", "size"), [("small_cnn", 8), ("resnet10t", 32)])
+def test_a_hidden_layer_answers_from_the_same_embedding_and_comes_back_with_its_weights(tmp_path, backbone, size):
+    plain, network = (
+        build(backbone, classes=3, channels=3, size=size, dropout=0.5, pretrained="none", seed=2, head=head).eval()
+        for head in ("linear", "mlp")
+    )
+    images = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    seen, answers = embed_and_answer(network, images)
+    assert torch.equal(seen, embed_and_answer(plain, images)[0])
+    assert answers.shape == (4, 3)
+    hidden = network.get_classifier()
+    assert torch.allclose(answers, hidden[3](torch.relu(hidden[0](seen))), atol=1e-6)
+    spec = ModelSpec(
+        ("a", "b", "c"), PreprocessSpec(size, 3, "stretch", 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3), backbone,
+        head="mlp",
+    )  # fmt: skip
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    write_spec(tmp_path, spec)
+    again, found = restore(tmp_path)
+    assert found.head == "mlp"
+    assert torch.equal(again(images), network(images))
+
+
+def test_weights_with_other_names_are_taken_by_position_under_a_hidden_layer_too(tmp_path):
+    network = build("small_cnn", classes=3, channels=1, size=8, dropout=0.0, pretrained="none", seed=1)
+    named = {f"other.{name}": value for name, value in network.state_dict().items()}
+    torch.save(named, tmp_path / "weights.pt")
+    taken = build(
+        "small_cnn", classes=3, channels=1, size=8, dropout=0.0, pretrained=str(tmp_path / "weights.pt"), head="mlp"
+    )
+    assert torch.equal(taken.state_dict()["body.conv0.weight"], network.state_dict()["body.conv0.weight"])

@@ -17,7 +17,7 @@ def made(backbone, side=32):
     return network, ModelSpec(tuple("abcde"), preprocess, backbone)
 
 
-@pytest.mark.parametrize("backbone", ["small_cnn", "small_resnet", "resnet10t"])
+@pytest.mark.parametrize("backbone", ["small_cnn", "medium_cnn", "resnet10t"])
 def test_channels_are_gone_and_the_rest_is_exported_as_any_network(backbone, tmp_path):
     pytest.importorskip("torch_pruning")
     network, spec = made(backbone)

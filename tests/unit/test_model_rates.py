@@ -24,7 +24,7 @@ def images(number: int = 24) -> ImageSet:
     return ImageSet(pixels, np.arange(number) % 2, np.ones(number, np.float32))
 
 
-@pytest.mark.parametrize("backbone", ["small_cnn", "small_resnet", "resnet10t", "test_efficientnet", "test_vit"])
+@pytest.mark.parametrize("backbone", ["small_cnn", "medium_cnn", "resnet10t", "test_efficientnet", "test_vit"])
 def test_layers_are_grouped_from_the_first_to_the_head_and_none_is_left_out(backbone):
     network = build(
         backbone, classes=3, channels=3, size=160 if "vit" in backbone else 32, dropout=0.0, pretrained="none"

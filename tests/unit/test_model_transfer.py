@@ -52,6 +52,20 @@ def log(folder) -> MetricsLog:
     return MetricsLog(folder / "metrics.jsonl", lambda: datetime(2026, 11, 20, tzinfo=UTC))
 
 
+def test_a_hidden_layer_is_trained_on_frozen_features_and_nothing_else_moves(tmp_path):
+    network, data = pretrained(), stripes(300, seed=5)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    network = build(
+        "small_cnn", classes=3, channels=1, size=8, dropout=0.1, pretrained=str(tmp_path / "weights.pt"), head="mlp"
+    )
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    rules = params("head", head_epochs=20)
+    fitted = fit_head(network, data, stripes(60, seed=6), spec=SPEC, params=rules, checkpoints=tmp_path / "c")
+    assert accuracy(fitted.network, stripes(300, seed=7)) > 0.95
+    after = fitted.network.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items() if "classifier" not in name)
+
+
 @pytest.mark.parametrize(
     ("images", "strategy"), [(4_999, "head"), (5_000, "two_phase"), (100_000, "two_phase"), (100_001, "full")]
 )

@@ -12,19 +12,31 @@ from torch import Tensor, nn
 
 from components.errors import ConfigurationError, IntegrityError
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, read_spec
+from components.model.images.preprocess import PreprocessSpec
+from components.model.networks.heads import with_hidden_layer
 from components.model.networks.small import SMALL_NETWORKS
 from components.model.networks.weights import packaged_weights
+from components.params import Head, Train
 
 
 def build(
-    backbone: str, *, classes: int, channels: int, size: int, dropout: float, pretrained: str, seed: int = 0
+    backbone: str,
+    *,
+    classes: int,
+    channels: int,
+    size: int,
+    dropout: float,
+    pretrained: str,
+    seed: int = 0,
+    head: Head = "linear",
 ) -> nn.Module:
     """Return a network giving logits (N, classes) from normalised float images (N, channels, size, size).
 
     pretrained: "none", "timm" (downloads), "package" (of an installed package) or a file with a state dict, whose
     tensors are taken by name, or else by position where all shapes agree; the classifier starts fresh if its shape
-    differs. seed: draws the first weights. Raises ConfigurationError for a backbone or a file that is not known or does
-    not fit, IntegrityError for a package's file that is not the published one.
+    differs. seed: draws the first weights. head: "mlp" answers through a hidden layer. Raises ConfigurationError for a
+    backbone or a file that is not known or does not fit, IntegrityError for a package's file that is not the published
+    one.
     """
     if backbone in SMALL_NETWORKS and pretrained == "timm":
         raise ConfigurationError(f"train.pretrained 'timm' has no weights for {backbone}; use none or a file")
@@ -37,7 +49,19 @@ def build(
             network = _timm_network(backbone, classes, channels, size, dropout, online=pretrained == "timm")
     if pretrained not in ("none", "timm"):
         _load_weights(network, weights or Path(pretrained))
+    if head == "mlp":
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            with_hidden_layer(network, dropout)
     return network
+
+
+def network_of(train: Train, classes: int, spec: PreprocessSpec, seed: int) -> nn.Module:
+    """Return the network that a training by these params begins with. Raises as `build`."""
+    return build(
+        train.named().backbone, classes=classes, channels=spec.channels, size=spec.size, dropout=train.dropout,
+        pretrained=train.pretrained, seed=seed, head=train.head,
+    )  # fmt: skip
 
 
 def embed_and_answer(network: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,8 +151,9 @@ def restore(folder: Path) -> tuple[nn.Module, ModelSpec]:
         raise IntegrityError(f"{path} does not exist; run the train stage again")
     side, channels = spec.preprocess.size, spec.preprocess.channels
     network = build(
-        spec.backbone, classes=len(spec.classes), channels=channels, size=side, dropout=0.0, pretrained="none"
-    )
+        spec.backbone, classes=len(spec.classes), channels=channels, size=side, dropout=0.0, pretrained="none",
+        head=spec.head,
+    )  # fmt: skip
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:

@@ -15,7 +15,7 @@ from components.model.networks.weights import has_package
 logger = logging.getLogger(__name__)
 
 TRIED = (
-    "small_cnn", "small_resnet", "resnet18", "resnet50", "tf_efficientnet_lite0", "efficientnet_b0", "efficientnet_b4",
+    "small_cnn", "medium_cnn", "resnet18", "resnet50", "tf_efficientnet_lite0", "efficientnet_b0", "efficientnet_b4",
     "tf_efficientnetv2_s", "mobilenetv3_large_100", "convnext_tiny", "vgg16", "vit_base_patch16_224",
     "swin_tiny_patch4_window7_224",
 )  # fmt: skip

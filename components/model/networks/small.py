@@ -9,14 +9,16 @@ from typing import Any
 from torch import Tensor, nn
 
 SMALL_CNN = "small_cnn"
-SMALL_RESNET = "small_resnet"
-FINAL_SIDE = 7  # pixels a side near which they stop halving
+MEDIUM_CNN = "medium_cnn"
+FINAL_SIDE = 7  # pixels a side near which the small one stops halving
+LARGEST_SIDE = 48  # that the medium one looks at closely
+STEM_WIDTH = 24
 
 
 class SmallNetwork(nn.Module):
     """Layers that see, `body`, and one that answers, `classifier`, from the map as it lies.
 
-    On small, centred images that is worth four points over averaging the places out.
+    Of few layers on small, centred images that is worth four points over averaging the places out.
     """
 
     def __init__(self, body: nn.Sequential, features: int, classes: int, dropout: float) -> None:
@@ -51,19 +53,6 @@ class SmallNetwork(nn.Module):
         return {"blocks": r"^body\.\D+(\d+)"}
 
 
-class Residual(nn.Module):
-    """Two convolutions, whose result is added to what they were given."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(*_convolution(width, width), *_convolution(width, width))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return maps of the same shape."""
-        seen: Tensor = inputs + self.inner(inputs)
-        return seen
-
-
 def small_cnn(classes: int, channels: int, size: int, dropout: float) -> SmallNetwork:
     """Return a plain VGG-like network: 5.7 million multiply-adds at 28 pixels and one channel.
 
@@ -84,24 +73,24 @@ def small_cnn(classes: int, channels: int, size: int, dropout: float) -> SmallNe
     return SmallNetwork(nn.Sequential(layers), before * side * side, classes, dropout)
 
 
-def small_resnet(classes: int, channels: int, size: int, dropout: float) -> SmallNetwork:
-    """Return a residual network, eight times the work of `small_cnn` at 28 pixels for a point or two more.
+def medium_cnn(classes: int, channels: int, size: int, dropout: float) -> SmallNetwork:
+    """Return a network of two convolutions a stage: ten times the work of `small_cnn` at 28 pixels for a point or two.
 
-    It begins with pixels in fours, not with a convolution at full size, which would cost a third of all time.
+    It sees the image at its full size first, halved beforehand where that is more than 48 pixels, and keeps of every
+    feature how strong it is where it is strongest. Wide, early-pooled stages as in Jordan 2024, "94 % on CIFAR-10".
     """
-    halvings = max(2, _halvings(size))
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["fours0"] = nn.PixelUnshuffle(2)
-    layers["stem0"] = nn.Sequential(*_convolution(4 * channels, 64))
-    layers["residual0"] = Residual(64)
-    before, side = 64, size // 2
-    for stage in range(1, halvings):
-        width = min(256, 2 * before)
-        layers[f"wider{stage}"] = nn.Sequential(*_convolution(before, width, pooled=True))
-        layers[f"residual{stage}"] = Residual(width)
-        before, side = width, side // 2
-    layers[f"pool{halvings}"] = nn.MaxPool2d(2)
-    return SmallNetwork(nn.Sequential(layers), before * (side // 2) ** 2, classes, dropout)
+    before, side, first = channels, size, max(0, math.ceil(math.log2(size / LARGEST_SIDE)))
+    for number in range(max(1, first)):
+        layers[f"stem{number}"] = nn.Sequential(*_convolution(before, STEM_WIDTH, pooled=number < first))
+        before, side = STEM_WIDTH, side // 2 if number < first else side
+    for number, width in enumerate((64, 128, 256), start=max(1, first)):
+        if side > 1:
+            layers[f"halved{number}"] = nn.Sequential(*_convolution(before, width, pooled=True))
+            layers[f"seen{number}"] = nn.Sequential(*_convolution(width, width))
+            before, side = width, side // 2
+    layers["strongest"] = nn.AdaptiveMaxPool2d(1)
+    return SmallNetwork(nn.Sequential(layers), before, classes, dropout)
 
 
 def _halvings(size: int) -> int:
@@ -115,4 +104,4 @@ def _convolution(before: int, width: int, *, pooled: bool = False) -> list[nn.Mo
     ]  # fmt: skip
 
 
-SMALL_NETWORKS = {SMALL_CNN: small_cnn, SMALL_RESNET: small_resnet}
+SMALL_NETWORKS = {SMALL_CNN: small_cnn, MEDIUM_CNN: medium_cnn}

@@ -13,7 +13,7 @@ from components.model.answering import predict_logits
 from components.model.calibration import sigmoid, softmax
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
-from components.model.networks.backbones import build
+from components.model.networks.backbones import network_of
 from components.model.training.fit import fit
 from components.model.training.folds import assign_folds
 from components.params import Audit, Train
@@ -51,15 +51,7 @@ def out_of_fold(
     for number in range(audit.folds):
         inside = fold == number
         seeded = train.model_copy(update={"seed": train.seed + 1 + number})
-        network = build(
-            train.named().backbone,
-            classes=classes,
-            channels=spec.channels,
-            size=spec.size,
-            dropout=train.dropout,
-            pretrained=train.pretrained,
-            seed=seeded.seed,
-        )
+        network = network_of(train, classes, spec, seeded.seed)
         fitted = fit(network, data.take(~inside), None, spec=spec, params=seeded, epochs=audit.epochs)
         answer = sigmoid if data.several else softmax
         probabilities[inside] = _judged(

@@ -16,7 +16,7 @@ from components.model.calibration import softmax
 from components.model.images.image_statistics import Glance, image_statistics
 from components.model.images.inputs import ImageSet, Normalise
 from components.model.images.preprocess import PreprocessSpec
-from components.model.networks.backbones import build, embed_and_answer
+from components.model.networks.backbones import embed_and_answer, network_of
 from components.model.training.fit import fit
 from components.params import Audit, Train
 from components.records import IMAGE_STATISTICS
@@ -42,10 +42,7 @@ def past_model(
     old: ImageSet, images: NDArray[np.uint8], classes: int, *, spec: PreprocessSpec, train: Train, audit: Audit
 ) -> Past:
     """Return a model trained on `old` for as many epochs as the audit's, and its answers to `images`."""
-    network = build(
-        train.named().backbone, classes=classes, channels=spec.channels, size=spec.size, dropout=train.dropout,
-        pretrained=train.pretrained, seed=train.seed,
-    )  # fmt: skip
+    network = network_of(train, classes, spec, train.seed)
     fitted = fit(network, old, None, spec=spec, params=train, epochs=audit.epochs)
     probabilities = softmax(predict_logits(fitted.network, images, spec))
     return Past(fitted.network.cpu(), probabilities.argmax(axis=1).astype(np.int64), probabilities.max(axis=1))

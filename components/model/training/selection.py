@@ -19,7 +19,7 @@ from components.model.answering import predict_logits
 from components.model.artifact import ONNX_FILE, ModelSpec, file_sha256, write_spec
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
-from components.model.networks.backbones import build
+from components.model.networks.backbones import network_of
 from components.model.networks.facts import BackboneFacts, facts_of
 from components.model.serving.export import to_onnx
 from components.model.serving.latency import measure_latency
@@ -119,10 +119,7 @@ def _try(
     name: str, training: ImageSet, validation: ImageSet, classes: tuple[str, ...], spec: PreprocessSpec, params: Train
 ) -> Tried:
     rules = params.model_copy(update={"backbone": name, "epochs": params.shortlist.epochs})
-    network = build(
-        name, classes=len(classes), channels=spec.channels, size=spec.size, dropout=rules.dropout,
-        pretrained=rules.pretrained, seed=rules.seed,
-    )  # fmt: skip
+    network = network_of(rules, len(classes), spec, rules.seed)
     facts = facts_of(name, network, channels=spec.channels, size=spec.size)
     if warning := facts.warning(gpu=torch.cuda.is_available()):
         logger.warning("%s", warning)

@@ -16,6 +16,7 @@ from components.errors import ConfigurationError
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import Answering, embed_and_answer
+from components.model.networks.heads import first_and_last
 from components.model.serving.frozen_features import FrozenNetwork
 from components.model.training.any_labels import objective_for
 from components.model.training.distillation import Teaching
@@ -182,12 +183,12 @@ def fit_head(
     That is computed once, so that images are not varied. Raises ConfigurationError for a network whose last layer is no
     linear one, and otherwise as `fit`.
     """
-    layer = _last_layer(network, spec)
+    whole = _own_head(network, spec)
     frozen = FrozenNetwork(network, spec)
     seen, held_back = (_features(frozen, data) for data in (training, validation))
     weights, chances = remedy.counted(training.labels, training.weights) if remedy else (training.weights, None)
     inputs, epochs = FeatureInputs(seen.inputs), params.transfer.head_epochs
-    head = nn.Sequential(nn.Dropout(params.dropout), _unbiased(layer))
+    head = nn.Sequential(nn.Dropout(params.dropout), _unbiased(whole))
     run = Run(
         inputs,
         objective_for(training, params.label_smoothing, remedy),
@@ -197,22 +198,27 @@ def fit_head(
         checkpoints=checkpoints,
     )
     fitted = run.fit(head, replace(seen, weights=weights), held_back, chances)
-    learnt: Any = head[1]
+    whole.load_state_dict(head[1].state_dict())
+    layer = first_and_last(whole)[0]
     with torch.no_grad():  # the scaling becomes part of the layer
-        layer.weight.copy_(learnt.weight / inputs.deviation)
-        layer.bias.copy_(learnt.bias - layer.weight @ inputs.mean)
+        layer.weight.div_(inputs.deviation)
+        layer.bias.sub_(layer.weight @ inputs.mean)
     return replace(fitted, network=network.cpu().eval())
 
 
-def _unbiased(layer: nn.Linear) -> nn.Linear:
-    """Return a layer of the same shape that prefers nothing yet.
+def _unbiased(head: nn.Module) -> nn.Module:
+    """Return a head of the same shape that prefers nothing yet.
 
     Some authors draw the last layer's first weights so wide that a thousand scaled features give answers of 100 %,
     which a short training does not forget: 45 % of CIFAR-10 right, and 67 % from zero.
     """
-    fresh = nn.Linear(layer.in_features, layer.out_features)
-    nn.init.zeros_(fresh.weight)
-    nn.init.zeros_(fresh.bias)
+    fresh = copy.deepcopy(head)
+    for layer in fresh.modules():
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters()
+    last = first_and_last(fresh)[1]
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
     return fresh
 
 
@@ -220,14 +226,16 @@ def _features(frozen: FrozenNetwork, data: ImageSet) -> FeatureSet:
     return FeatureSet(frozen.features(data.images), data.labels, data.weights, data.targets)
 
 
-def _last_layer(network: nn.Module, spec: PreprocessSpec) -> nn.Linear:
-    layer = network.get_classifier() if isinstance(network, Answering) else None
-    if isinstance(layer, nn.Linear) and layer.bias is not None:
+def _own_head(network: nn.Module, spec: PreprocessSpec) -> nn.Module:
+    """Return the layers of `network` that answer from its embedding."""
+    if isinstance(network, Answering):
+        head = network.get_classifier()
+        features = first_and_last(head)[0].in_features
         shape = (2, spec.channels, spec.size, spec.size)
         with torch.inference_mode():
             embedding, logits = embed_and_answer(network.eval(), torch.rand(shape))
-            if embedding.shape[1] == layer.in_features and torch.allclose(layer(embedding), logits, atol=1e-4):
-                return layer
+            if embedding.shape[1] == features and torch.allclose(head(embedding), logits, atol=1e-4):
+                return head
     raise ConfigurationError(
-        f"the last layer of {type(network).__name__} is no linear one of its own; set train.transfer.strategy to full"
+        f"{type(network).__name__} has no last layer of its own to train; set train.transfer.strategy to full"
     )

@@ -19,6 +19,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 AUTO = "auto"  # a backbone that is chosen by trying
+CHAMPION = "champion"  # whose weights training starts from
 
 
 class Section(BaseModel):
@@ -219,6 +220,12 @@ class Train(Section):
         return self
 
     @model_validator(mode="after")
+    def _starts_from_one_network(self) -> Self:
+        if self.pretrained == CHAMPION and self.backbone == AUTO:
+            raise ValueError("train.pretrained champion starts from one network; name its backbone, not auto")
+        return self
+
+    @model_validator(mode="after")
     def _one_remedy(self) -> Self:
         if self.class_mix == "production" and self.imbalance.remedy != "none":
             raise ValueError("train.class_mix: production and train.imbalance both weigh classes; choose one")
@@ -229,6 +236,17 @@ class Restart(Section):
     """Which of several trainings on the same data this is; a retraining sets it."""
 
     number: Annotated[int, Field(ge=0)] = 0
+
+
+class Start(Section):
+    """The champion whose weights training starts from; a retraining sets it where `train.pretrained` is champion.
+
+    commit: where it was trained. sha256: of its weights. Version 0: there was none.
+    """
+
+    version: Annotated[int, Field(ge=0)] = 0
+    commit: str = ""
+    sha256: str = ""
 
 
 class Mix(Section):
@@ -404,6 +422,7 @@ class Params(Section):
     restart: Restart = Restart()
     changes: tuple[SuspectedChange, ...] = ()
     mix: Mix = Mix()
+    start: Start = Start()
     evaluate: Evaluate = Evaluate()
     export: Export = Export()
     gate: Gate = Gate()

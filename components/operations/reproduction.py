@@ -23,6 +23,7 @@ from components.model.serving.predictor import Predictor, decisions
 from components.operations.ingestion import code_lock_sources
 from components.operations.models import load_predictor
 from components.operations.retraining.comparison import clone_reader, probabilities
+from components.operations.retraining.start import bring_start
 from components.operations.services import Services
 from components.params import Params, load_params
 from components.registry.artifacts import artifact_sha256
@@ -85,6 +86,7 @@ def rebuild_and_compare(services: Services, version: int) -> Reproduction:
         origin=workspace.origin, state=workspace.state, commit=model.git_commit, targets=targets
     ) as root:  # fmt: skip
         params = load_params(root / "params.yaml")
+        bring_start(services, root)
         for stage in yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]:
             _run_stage(stage, root)
         registered, rebuilt = load_predictor(services, model), Predictor(root / params.paths.export)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from components.errors import ConfigurationError
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, file_sha256, write_spec
@@ -21,7 +22,8 @@ from components.model.training.progress import MetricsLog
 from components.model.training.selection import try_backbones
 from components.model.training.state import RunState, run_key
 from components.model.training.transfer import Trained, train
-from components.params import AUTO, Params
+from components.model.training.warm_start import START_FOLDER, as_fed, champion_in, take_over
+from components.params import AUTO, CHAMPION, Params, Train
 from components.stages.files import METRICS_FILE, METRICS_LOG_FILE, fresh, write_json
 from components.stages.training_set import TrainingSet, load_training_set
 
@@ -39,16 +41,15 @@ def run(params: Params, states: Path | None = None) -> None:
     stored = StoredImages.of(params)
     given = load_training_set(stored, params)
     backbone, tried = _backbone(given, params)
-    data, preprocess = given.learning.data, given.learning.prepared_for(backbone, params)
-    spec = ModelSpec(given.learning.classes, preprocess, backbone, several=data.several, head=params.train.head)
     seed = params.train.seed + params.restart.number
     rules = params.train.model_copy(update={"seed": seed, "backbone": backbone})
+    spec, network, rules = _begun(given, params, rules)
     folder = fresh(params.paths.model)
     write_contact_sheet(given.training.images, params.train.augment, seed, folder / CONTACT_SHEET)
     remedy = remedy_for(given.training.labels, given.training.weights, spec.classes, params.train.imbalance)
     state = None if states is None else _state(states, given, params)
     trained = train(
-        network_of(rules, len(spec.classes), preprocess, seed),
+        network,
         given.training,
         given.validation,
         spec=spec.preprocess,
@@ -83,6 +84,23 @@ def _backbone(given: TrainingSet, params: Params) -> tuple[str, list[dict[str, A
     prepared = partial(given.learning.prepared_for, params=params)
     name, tried = try_backbones(given.training, given.validation, given.learning.classes, prepared, params.train)
     return name, [one.as_json() for one in tried]
+
+
+def _begun(given: TrainingSet, params: Params, rules: Train) -> tuple[ModelSpec, nn.Module, Train]:
+    """Return what is to be trained, with its first weights, and the rules of it: from nothing where no champion is."""
+    learning, from_champion = given.learning, rules.pretrained == CHAMPION and params.start.version > 0
+    preprocess = learning.prepared_for(rules.backbone, params)
+    spec = ModelSpec(learning.classes, preprocess, rules.backbone, several=learning.data.several, head=rules.head)
+    if from_champion:
+        spec = as_fed(spec, champion_in(START_FOLDER, params.start))
+    network = network_of(rules, len(spec.classes), spec.preprocess, rules.seed)
+    if from_champion:
+        take_over(network, spec.classes, START_FOLDER)
+        logger.info("train: from the weights of version %d", params.start.version)
+    elif rules.pretrained == CHAMPION:
+        rules = rules.model_copy(update={"pretrained": "none"})
+        logger.info("train: from nothing: there was no champion to start from")
+    return spec, network, rules
 
 
 def _metrics(trained: Trained) -> dict[str, Any]:
@@ -126,6 +144,7 @@ def _state(states: Path, given: TrainingSet, params: Params) -> RunState:
     settings = {
         "train": params.train.model_dump(mode="json"),
         "restart": params.restart.number,
+        "start": params.start.sha256,
         "preprocess": given.learning.spec.digest(),
         "code": file_sha256(lock) if lock.is_file() else "",
         "teacher": file_sha256(teacher) if teacher.is_file() else "",

@@ -1,11 +1,11 @@
-"""A retraining whose first candidate fell in one class only trains a second one, from other initial weights."""
+"""A retraining whose first candidate fell in one class only trains a second one; both start from the champion here."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -32,6 +32,26 @@ print(json.dumps(result, default=str))
 """
 
 
+@pytest.fixture
+def starting_from_the_champion(product: Any, git: Callable[..., str]) -> Iterator[None]:
+    import yaml
+
+    path = product.root / "params.yaml"
+
+    def change(pretrained: str) -> None:
+        git(product.root, "pull", "--quiet", "--rebase")
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+        params["train"]["pretrained"] = pretrained
+        path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+        git(product.root, "commit", "--quiet", "--all", "--message", f"Start from {pretrained}")
+        git(product.root, "push", "--quiet")
+
+    change("champion")
+    yield
+    change("none")
+
+
+@pytest.mark.usefixtures("starting_from_the_champion")
 def test_a_candidate_that_fell_in_one_class_is_followed_by_another_and_no_third(
     product: Any,
     services: Any,
@@ -60,6 +80,11 @@ def test_a_candidate_that_fell_in_one_class_is_followed_by_another_and_no_third(
     assert first.run_id != second.run_id
     starts = [yaml.safe_load(git(product.root, "show", f"{m.git_commit}:params.yaml")) for m in (first, second)]
     assert [params.get("restart", {"number": 0})["number"] for params in starts] == [0, 1]
+    assert before is not None
+    assert {(p["start"]["version"], p["start"]["commit"]) for p in starts} == {(before.version, before.git_commit)}
+    again = perennial("reproduce", str(second.version), "--json", "--workspace", str(product.root))
+    assert again.code == 0, again.err
+    assert json.loads(again.out)["outcome"] == "identical"
     audits = [yaml.safe_load(git(product.root, "show", f"{m.git_commit}:dvc.lock")) for m in (first, second)]
     assert audits[0]["stages"]["audit"] == audits[1]["stages"]["audit"]  # labels were not audited twice
 

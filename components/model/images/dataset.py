@@ -23,7 +23,7 @@ from components.data.shards import ShardReader
 from components.errors import DataError
 from components.model.images.inputs import ImageSet, channel_statistics
 from components.model.images.preprocess import PreprocessSpec, decode_and_resize
-from components.params import Params, Preprocess, Train
+from components.params import CHAMPION, Params, Preprocess, Train
 
 ROWS_AT_ONCE = 256  # a thread's turn, long enough for its cost not to matter
 
@@ -164,7 +164,7 @@ class LearningSet:
 
 
 def _recorded_statistics(preprocess: Preprocess, train: Train) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    if train.pretrained == "none":
+    if train.pretrained in ("none", CHAMPION):
         return None
     from components.model.networks.backbones import recorded_statistics
 

@@ -16,7 +16,7 @@ from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.heads import with_hidden_layer
 from components.model.networks.small import SMALL_NETWORKS
 from components.model.networks.weights import packaged_weights
-from components.params import Head, Train
+from components.params import CHAMPION, Head, Train
 
 
 def build(
@@ -57,10 +57,14 @@ def build(
 
 
 def network_of(train: Train, classes: int, spec: PreprocessSpec, seed: int) -> nn.Module:
-    """Return the network that a training by these params begins with. Raises as `build`."""
+    """Return the network that a training by these params begins with. Raises as `build`.
+
+    With a champion's weights it begins only in the train stage: to whatever is judged by images that it learnt, a
+    champion would tell their labels.
+    """
     return build(
         train.named().backbone, classes=classes, channels=spec.channels, size=spec.size, dropout=train.dropout,
-        pretrained=train.pretrained, seed=seed, head=train.head,
+        pretrained="none" if train.pretrained == CHAMPION else train.pretrained, seed=seed, head=train.head,
     )  # fmt: skip
 
 

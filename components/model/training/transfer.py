@@ -25,7 +25,7 @@ from components.model.training.imbalance import Remedy
 from components.model.training.progress import MetricsLog
 from components.model.training.rates import Rates, require_gentle
 from components.model.training.state import RunState
-from components.params import Train
+from components.params import CHAMPION, Train
 
 HEAD_BELOW = 5_000
 TWO_PHASE_UP_TO = 100_000
@@ -60,7 +60,9 @@ def choose_strategy(params: Train, images: int) -> Plan:
                 "name weights, or set the strategy to full or auto"
             )
         return Plan("full", "all layers: there are no pre-trained weights")
-    if wanted != "auto":
+    if wanted == "auto" and params.pretrained == CHAMPION:
+        plan = Plan("two_phase", "the head, then every layer slowly: the champion's layers know such images")
+    elif wanted != "auto":
         plan = Plan(wanted, f"{wanted}: params.yaml asks for it")
     elif images < HEAD_BELOW:
         plan = Plan("head", f"the head alone: {images} images are fewer than {HEAD_BELOW}")

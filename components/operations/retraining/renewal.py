@@ -31,6 +31,7 @@ from components.operations.ingestion import (
 from components.operations.promotion import promote
 from components.operations.retraining.attempt import REQUEST_TAG, RETRAINING, Attempt, require_claim
 from components.operations.retraining.class_mix import production_mix
+from components.operations.retraining.start import choose_start
 from components.operations.retraining.todays_names import todays_answers, todays_shares
 from components.operations.retraining.written_params import note_change, note_mix, set_restart
 from components.operations.services import Services
@@ -97,7 +98,8 @@ def prepare_stages(services: Services, clone: WorkspaceClone, attempt: Attempt) 
     """Write what makes stages run: code.lock after an upgrade of the code, params.yaml for a second candidate.
 
     After an alarm params.yaml also says since when which classes fell: labels from before may be out of date. Where
-    training is to be weighted by production, it says how often every class came there.
+    training is to be weighted by production, it says how often every class came there; where it is to start from the
+    champion, which version that was, whose weights are brought.
     """
     package, constraints = code_lock_sources()
     write_code_lock(clone.root / "code.lock", package, constraints)
@@ -112,6 +114,7 @@ def prepare_stages(services: Services, clone: WorkspaceClone, attempt: Attempt) 
             note_mix(clone.root / "params.yaml", measured[0] if shares else "", shares)
     else:
         note_mix(clone.root / "params.yaml", "", {})
+    choose_start(services, clone.root)
 
 
 def another_candidate(

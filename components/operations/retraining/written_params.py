@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from components.data.ingestion.class_changes import ClassChange, Split, carried, outcomes
-from components.params import Mix, SuspectedChange, load_params
+from components.params import Mix, Start, SuspectedChange, load_params
 from components.records import Window
 
 SAME_CHANGE = timedelta(days=183)
@@ -44,6 +44,12 @@ def note_mix(path: Path, window: str, shares: Mapping[str, float]) -> None:
     wanted = Mix(window=window, shares=dict(shares))
     if load_params(path).mix != wanted:
         _write_section(path, "mix", wanted.model_dump(mode="json"))
+
+
+def note_start(path: Path, start: Start) -> None:
+    """Write into a params.yaml whose weights training starts from."""
+    if load_params(path).start != start:
+        _write_section(path, "start", start.model_dump(mode="json"))
 
 
 def carry_classes(path: Path, change: ClassChange, classes: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from components.data.shards import ShardReader
 from components.errors import DataError
 from components.model.images.inputs import ImageSet, channel_statistics
 from components.model.images.preprocess import PreprocessSpec, decode_and_resize
+from components.model.images.room import room_for
 from components.params import CHAMPION, Params, Preprocess, Train
 
 ROWS_AT_ONCE = 256  # a thread's turn, long enough for its cost not to matter
@@ -45,10 +46,11 @@ class StoredImages:
     def pixels(self, rows: pa.Table, spec: PreprocessSpec) -> NDArray[np.uint8]:
         """Return the pixels (N, size, size, channels) uint8 of manifest rows, in their order.
 
-        Raises IntegrityError if stored bytes differ from their image id, and DataError for one that does not decode.
+        They lie where `room_for` finds room. Raises as it does, IntegrityError if stored bytes differ from their image
+        id, and DataError for one that does not decode.
         """
         places = list(zip(*(rows[name].to_pylist() for name in ("shard", "row", "image_id", "name")), strict=True))
-        images = np.empty((len(places), spec.size, spec.size, spec.channels), dtype=np.uint8)
+        images = room_for(len(places), spec.size, spec.channels)
 
         turns = DecodingTurns()
 
@@ -185,7 +187,7 @@ def load_learning(stored: StoredImages, preprocess: Preprocess, train: Train) ->
         )
     plain = PreprocessSpec.of(preprocess, (0.0,) * preprocess.channels, (1.0,) * preprocess.channels)
     images = stored.pixels(rows, plain)
-    mean, std = _recorded_statistics(preprocess, train) or channel_statistics(images[training])
+    mean, std = _recorded_statistics(preprocess, train) or channel_statistics(images, training)
     production = np.array([window is not None for window in rows["window"].to_pylist()], dtype=bool)
     weights = np.where(production, train.production_weight, 1.0).astype(np.float32)
     return LearningSet(

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from components.errors import DataError
 from components.model.images.preprocess import PreprocessSpec
+from components.model.images.room import ROWS_AT_ONCE, some_of
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSet:
-    """Images with labels, in memory.
+    """Images with labels, in memory, or in a file where `room_for` put them.
 
     images: (N, size, size, channels) uint8. labels: (N,) int64 class indices, or, where images carry several labels,
     (N, K) int64 of 0 and 1. weights: (N,) float32, above 0; of several labels also (N, K), how much each counts, one of
@@ -54,18 +55,23 @@ class ImageSet:
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> ImageSet:
         """Return the set of the given rows, by index or by mask."""
         targets = None if self.targets is None else self.targets[rows]
-        return ImageSet(self.images[rows], self.labels[rows], self.weights[rows], targets)
+        return ImageSet(some_of(self.images, rows), self.labels[rows], self.weights[rows], targets)
 
 
-def channel_statistics(images: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_statistics(
+    images: NDArray[np.uint8], rows: NDArray[np.bool_] | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel, of pixels scaled to 0..1, rounded to six digits.
 
-    images: (N, size, size, channels) uint8. Raises DataError for an empty set.
+    images: (N, size, size, channels) uint8. rows: (N,), which of them count; None: all. Raises DataError for none.
     """
-    if len(images) == 0:
+    places = np.arange(len(images)) if rows is None else np.flatnonzero(rows)
+    if len(places) == 0:
         raise DataError("no images to take the mean and standard deviation of")
-    channels = images.shape[-1]
-    counts = np.stack([np.bincount(images[..., c].ravel(), minlength=256) for c in range(channels)])  # (C, 256)
+    counts = np.zeros((images.shape[-1], 256), np.int64)
+    for start in range(0, len(places), ROWS_AT_ONCE):
+        some = images[places[start : start + ROWS_AT_ONCE]]
+        counts += np.stack([np.bincount(some[..., c].ravel(), minlength=256) for c in range(images.shape[-1])])
     share = counts / counts.sum(axis=1, keepdims=True)
     levels = np.arange(256) / 255
     mean = share @ levels

@@ -78,6 +78,9 @@ def test_a_candidate_that_fell_in_one_class_is_followed_by_another_and_no_third(
     assert first.dataset_version == second.dataset_version
     assert first.artifact_sha256 != second.artifact_sha256
     assert first.run_id != second.run_id
+    uses = [services.registry.tags(model.version)["frozen_test_uses"] for model in (first, second)]
+    measured = [model for model in champions.models(services.database) if model.version < first.version]
+    assert uses == [str(len(measured) + 1), str(len(measured) + 2)]
     starts = [yaml.safe_load(git(product.root, "show", f"{m.git_commit}:params.yaml")) for m in (first, second)]
     assert [params.get("restart", {"number": 0})["number"] for params in starts] == [0, 1]
     assert before is not None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from components.data.manifest import without
 from components.evaluation.baseline import linear_baseline
 from components.evaluation.folds import cross_validated
-from components.evaluation.judged import IntArray, Judged, drawn
+from components.evaluation.judged import IntArray, Judged, JudgedImages, drawn
 from components.evaluation.measure import Part
 from components.evaluation.robustness.measured import attacked_accuracy, corrupted_accuracy, looked_at_five_times
 from components.evaluation.slices import slice_rows
@@ -24,6 +24,8 @@ from components.model.answering import predict_logits
 from components.model.images.inputs import ImageSet
 from components.model.serving.predictor import energy
 from components.params import Evaluate, Train
+
+Right = Callable[[NDArray[np.float32], IntArray], NDArray[np.bool_]]
 
 MOST_JUDGED = 2_000  # images that the linear baseline answers
 MOST_LEARNT = 1_000  # images learnt from that the network answers
@@ -119,10 +121,22 @@ def _training(
 ) -> dict[str, Any]:
     """Return the diagnosis, and how many images of the training split are answered with their label."""
     found = diagnose(epochs, validation.labels, validation.logits.argmax(axis=1)).as_json()
+
+    def right(logits: NDArray[np.float32], labels: IntArray) -> NDArray[np.bool_]:
+        return np.asarray(logits.argmax(axis=1) == labels)
+
+    return {**found, "epochs": len(epochs), **learnt_share(judged, learnt, right, batch_size)}
+
+
+def learnt_share(judged: JudgedImages, learnt: pa.Table, right: Right, batch_size: int) -> dict[str, Any]:
+    """Return "learnt", the share of the images learnt from that are answered right, and of how many, 1,000 at most.
+
+    learnt: their rows of the manifest; of none the share is None. right: of logits (n, K) and labels, which rows are.
+    """
     if not len(learnt):
-        return {**found, "epochs": len(epochs), "learnt": None, "learnt_images": 0}
+        return {"learnt": None, "learnt_images": 0}
     rows = learnt.take(pa.array(drawn(len(learnt), MOST_LEARNT)))
     pixels = judged.stored.pixels(rows, judged.spec.preprocess)
-    said = predict_logits(judged.network, pixels, judged.spec.preprocess, batch_size).argmax(axis=1)
-    right = float((said == judged.stored.labels(rows)).mean())
-    return {**found, "epochs": len(epochs), "learnt": round(right, 5), "learnt_images": len(rows)}
+    logits = predict_logits(judged.network, pixels, judged.spec.preprocess, batch_size)
+    share = float(right(logits, judged.stored.labels(rows)).mean())
+    return {"learnt": round(share, 5), "learnt_images": len(rows)}

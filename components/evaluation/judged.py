@@ -19,29 +19,18 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """N images with the model's answers. rows: the manifest's.
-
-    brightness: (N,) mean of the pixels, in 0..1. energy: (N,), of the logits; higher is stranger.
-    """
+class JudgedImages:
+    """N images that a network answers. rows: the manifest's. brightness: (N,) mean of the pixels, in 0..1."""
 
     network: nn.Module
     spec: ModelSpec
     stored: StoredImages
     rows: pa.Table
-    answers: Answers
     brightness: NDArray[np.float64]
-    energy: NDArray[np.float32]
-    temperature: float
-
-    @property
-    def labels(self) -> IntArray:
-        """Return the class indices (N,)."""
-        return self.answers.labels
 
     def drawn(self, most: int, seed: int = 0) -> IntArray:
         """Return the places of at most `most` images, drawn by `seed`, in their order."""
-        return drawn(len(self.labels), most, seed)
+        return drawn(len(self.rows), most, seed)
 
     def pixels(self, places: IntArray) -> NDArray[np.uint8]:
         """Return the pixels (n, size, size, channels) uint8 of some of the images. Raises as `StoredImages.pixels`."""
@@ -59,6 +48,20 @@ class Judged:
             "labelled in": [window or "before production" for window in self.rows["window"].to_pylist()],
             "captured in": [UNKNOWN if time is None else f"{time:%Y-%m}" for time in captured],
         }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged(JudgedImages):
+    """The same with the answers, one class each. energy: (N,), of the logits; higher is stranger."""
+
+    answers: Answers
+    energy: NDArray[np.float32]
+    temperature: float
+
+    @property
+    def labels(self) -> IntArray:
+        """Return the class indices (N,)."""
+        return self.answers.labels
 
 
 def drawn(images: int, most: int, seed: int = 0) -> IntArray:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from components.evaluation.confusion import Confusion
-from components.evaluation.metrics import Answers
 from components.evaluation.page.further_sections import PARTS
 from components.evaluation.page.section import escaped as _cell
 from components.evaluation.page.section import percents as _interval
@@ -70,8 +70,17 @@ def draw_confusion(counts: Confusion, classes: Sequence[str], path: Path) -> Non
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
-def draw_reliability(curves: Mapping[str, Answers], bins: int, path: Path) -> None:
-    """Write accuracy against confidence to `path` as PNG, one named curve for each set of answers."""
+def draw_reliability(
+    curves: Mapping[str, tuple[NDArray[np.floating], NDArray[np.bool_]]],
+    bins: int,
+    path: Path,
+    *,
+    axes_named: tuple[str, str] = ("confidence", "accuracy"),
+) -> None:
+    """Write how often answers come true to `path` as PNG, one named curve for each set of answers.
+
+    curves: how probable each answer (N,) was said to be, and whether it came true (N,).
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -79,14 +88,14 @@ def draw_reliability(curves: Mapping[str, Answers], bins: int, path: Path) -> No
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="perfect")
-    for name, answers in curves.items():
-        _, share, confidence, accuracy = reliability(answers.confidence, answers.right, bins)
+    for name, (said, true) in curves.items():
+        _, share, confidence, accuracy = reliability(said, true, bins)
         filled = share > 0
         axes.plot(confidence[filled], accuracy[filled], marker="o", label=name)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    axes.set_xlabel("confidence")
-    axes.set_ylabel("accuracy")
+    axes.set_xlabel(axes_named[0])
+    axes.set_ylabel(axes_named[1])
     axes.legend()
     figure.savefig(path, dpi=100, metadata={"Software": None})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,33 +10,14 @@ from numpy.typing import NDArray
 
 from components.errors import DataError
 from components.evaluation.metrics import wilson
+from components.evaluation.set_answers import BoolArray, FloatArray, SetAnswers, SetPart, label_calibration_error
 from components.model.average_precision import average_precisions
-from components.model.calibration import calibration_error, sigmoid
+from components.model.calibration import sigmoid
 from components.model.label_calibration import LabelRules, fit_label_rules
 from components.params import Evaluate
 
 MOST_DRAWS = 200  # of the bootstrap; each ranks all images anew
 DRAWS_AT_ONCE = 2_000_000
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class SetPart:
-    """One set of images: logits (N, K) and labels (N, K) of 0 and 1."""
-
-    logits: NDArray[np.float32]
-    labels: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SetAnswers:
-    """What a model says of N images. truth, said: (N, K) bool. probabilities: (N, K), each label's own."""
-
-    truth: BoolArray
-    probabilities: FloatArray
-    said: BoolArray
 
 
 def measure_several(
@@ -61,10 +41,8 @@ def measure_several(
             "temperature": round(1 / found.shared_scale, 5),
             "fitted_on": len(parts["validation"].labels),
             "measured_on": judged,
-            "ece_before": round(label_calibration_error(answers[judged].truth, plain, rules.ece_bins), 5),
-            "ece_after": round(
-                label_calibration_error(answers[judged].truth, answers[judged].probabilities, rules.ece_bins), 5
-            ),
+            "ece_before": _number(label_calibration_error(answers[judged].truth, plain, rules.ece_bins)),
+            "ece_after": _number(answers[judged].calibration_error(rules.ece_bins)),
         },
         "labels": [
             {
@@ -91,18 +69,7 @@ def _answers(part: SetPart, rules: LabelRules, classes: Sequence[str]) -> SetAns
             f"{len(classes)} classes, labels {part.labels.shape} and logits {part.logits.shape}: nothing to measure, "
             "or the model answers another class list"
         )
-    found = rules.probabilities(part.logits)
-    return SetAnswers(part.labels > 0, found, found >= rules.thresholds)
-
-
-def label_calibration_error(truth: BoolArray, probabilities: NDArray[np.floating], bins: int) -> float:
-    """Return the expected calibration error of "the label is there", the mean over the labels that some image carries.
-
-    NaN where no image carries any.
-    """
-    there = np.flatnonzero(truth.any(axis=0))
-    errors = [calibration_error(probabilities[:, k], truth[:, k], bins) for k in there]
-    return float(np.mean(errors)) if errors else float("nan")
+    return SetAnswers.by(part, rules)
 
 
 def macro_f1(truth: BoolArray, said: BoolArray) -> float:
@@ -117,16 +84,16 @@ def label_report(
     """Return every metric of one set of images, ready for JSON; None stands where a number does not exist.
 
     Exact match (all labels of an image right), precision and recall carry Wilson intervals; mAP and F1 bootstrap ones,
-    of images drawn anew. Means over labels are of those that some image carries (F1: or is said to).
+    of images drawn anew. Means over labels are of those that some image carries (F1: or is said to). The baseline
+    always answers every label; its order is at random.
     """
     truth, said, images = answers.truth, answers.said, len(answers.truth)
     generator = np.random.default_rng(seed)
     precisions, spread = _average_precisions(answers, min(draws, MOST_DRAWS), generator)
     cells = _cells(truth, said)
     f1, f1_drawn = _f1(*cells[:3].astype(np.float64)), _drawn_f1(cells, draws, generator)
-    none, exact = ~truth.any(axis=1), (truth == said).all(axis=1)
+    none = ~truth.any(axis=1)
     share = truth.mean(axis=0)
-    ece = label_calibration_error(truth, answers.probabilities, ece_bins)
     with np.errstate(invalid="ignore"):
         drawn_map, drawn_macro = _nanmean(spread), _nanmean(f1_drawn)
     return {
@@ -134,15 +101,18 @@ def label_report(
         "map": _interval(_mean(precisions), *_percentiles(drawn_map)),
         "macro_f1": _interval(_mean(f1), *_percentiles(drawn_macro)),
         "micro_f1": _number(float(_f1(*cells[:3].sum(axis=1).astype(np.float64)))),
-        "exact_match": _share(int(exact.sum()), images),
+        "exact_match": _share(int(answers.right.sum()), images),
         "label_accuracy": round(float((truth == said).mean()), 5),
         "labels_per_image": round(float(truth.sum(axis=1).mean()), 5),
         "without_labels": {
             "images": int(none.sum()),
             "answered_with_none": _share(int((none & ~said.any(axis=1)).sum()), int(none.sum())),
         },
-        "ece": _number(ece),
-        "baseline": {"macro_f1": _number(_mean(np.where(share > 0, 2 * share / (1 + share), np.nan)))},
+        "ece": _number(answers.calibration_error(ece_bins)),
+        "baseline": {
+            "macro_f1": _number(_mean(np.where(share > 0, 2 * share / (1 + share), np.nan))),
+            "map": _number(_mean(np.where(share > 0, share, np.nan))),
+        },
         "classes": [
             {
                 "name": name,

@@ -12,6 +12,7 @@ from components.errors import DataError, IntegrityError
 
 METRICS_FILE = "metrics.json"
 METRICS_LOG_FILE = "metrics.jsonl"
+REPORT_FILE = "report.md"
 
 
 def fresh(folder: str) -> Path:

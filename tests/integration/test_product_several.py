@@ -77,6 +77,7 @@ def test_several_labels_go_all_the_way_and_people_s_answers_come_back(
     assert renewed["promoted"], renewed["verdict"]
     assert {check["name"] for check in renewed["verdict"]["checks"]} == {"export parity", "calibration", "first model"}
     measured = json.loads((root / "artifacts/evaluation/metrics.json").read_text())
+    assert (root / "artifacts/evaluation/report.html").is_file()
     assert measured["parts"]["frozen_test"]["map"]["value"] > 0.8
 
     scored_at = "2026-10-05T12:00:00Z"

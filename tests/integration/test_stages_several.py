@@ -89,6 +89,19 @@ def test_every_label_is_ranked_answered_and_told_from_none(finished: Path) -> No
     assert "Mean average precision" in report and "threshold of their own, which is 0.5: ring" in report
 
 
+def test_evaluation_leaves_a_page_with_curves_slices_and_the_surest_errors(finished: Path) -> None:
+    found = read(finished, PARAMS.paths.evaluation)
+    assert found["training"]["epochs"] == read(finished, PARAMS.paths.model)["epochs"]
+    assert found["training"]["state"] in ("fine", "still improving")
+    assert found["training"]["learnt"] > 0.85
+    assert {row["by"] for row in found["slices"]} == {"brightness"}
+    assert sum(row["images"] for row in found["slices"]) == found["parts"]["frozen_test"]["images"]
+    page = (finished / PARAMS.paths.evaluation / "report.html").read_text()
+    assert page.count("<polyline") == 4
+    assert "missed" in page and page.count("data:image/png") > 1
+    assert "ranking at random" in page
+
+
 def test_the_exported_file_answers_each_label_by_its_threshold(finished: Path) -> None:
     folder = finished / PARAMS.paths.export
     spec = read_spec(folder)

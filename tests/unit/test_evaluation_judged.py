@@ -10,6 +10,8 @@ from components.data.sources.item import SourceItem
 from components.evaluation.judged import Judged, drawn
 from components.evaluation.metrics import Answers
 from components.evaluation.page.pictures import confused_pairs, explained_errors
+from components.evaluation.page.several_page import label_slips
+from components.evaluation.set_answers import SetAnswers
 from components.evaluation.slices import slice_rows
 from components.model.artifact import ModelSpec
 from components.model.images.dataset import StoredImages
@@ -44,9 +46,8 @@ def judged(tmp_path, monkeypatch) -> Judged:
     scores = np.eye(2)[said] * 0.8 + 0.1
     network: nn.Module = build("small_cnn", classes=2, channels=1, size=16, dropout=0.0, pretrained="none").eval()
     pixels = np.linspace(0, 1, len(labels))
-    return Judged(
-        network, SPEC, stored, rows, Answers.of(scores, labels), pixels, np.zeros(len(labels), np.float32), 1.0
-    )
+    energy = np.zeros(len(labels), np.float32)
+    return Judged(network, SPEC, stored, rows, pixels, Answers.of(scores, labels), energy, 1.0)
 
 
 def test_images_are_sliced_by_where_they_come_from_their_size_and_their_light(judged):
@@ -63,6 +64,21 @@ def test_confused_images_are_shown_with_one_that_is_right(judged):
     assert pair.typical is not None
     assert all(shown.picture.startswith("data:image/png") for shown in (*pair.shown, pair.typical))
     assert pair.shown[0].words == "90 % sure"
+
+
+def test_a_label_s_surest_errors_are_shown_missed_and_false(judged):
+    cats = judged.labels == 0
+    truth = np.column_stack([cats, np.zeros(60)]).astype(np.int64)
+    likely = np.where(cats, 0.9, 0.1)
+    missed, alarms = np.flatnonzero(cats)[:8], np.flatnonzero(~cats)[:2]
+    likely[missed], likely[alarms] = np.linspace(0.4, 0.05, 8), (0.7, 0.95)
+    answers = SetAnswers.of(np.column_stack([likely, np.full(60, 0.01)]), truth, np.array([0.5, 0.5]))
+    (slips,) = label_slips(judged, answers, ("dog", "cat"))
+    assert (slips.label, slips.missed, slips.alarms) == ("cat", 8, 2)
+    assert [shown.words for shown in slips.alarms_shown] == ["95 % likely", "70 % likely"]
+    assert len(slips.missed_shown) == 6
+    assert slips.missed_shown[0].words == "5 % likely"
+    assert slips.missed_shown[0].name == judged.rows["name"][int(missed[-1])].as_py()
 
 
 def test_surest_errors_are_explained_and_no_more_than_asked(judged):

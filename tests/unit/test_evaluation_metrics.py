@@ -154,7 +154,8 @@ def test_hostile_class_names_cannot_leave_their_cell():
 def test_pictures_are_drawn_with_any_class_name(tmp_path):
     labels, logits = answers()
     draw_confusion(Confusion.of(labels, logits.argmax(axis=1), 4), HOSTILE, tmp_path / "c.png")
-    draw_reliability({"before": Answers.of(logits, labels, 1.0)}, 15, tmp_path / "r.png")
+    before = Answers.of(logits, labels, 1.0)
+    draw_reliability({"before": (before.confidence, before.right)}, 15, tmp_path / "r.png")
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("c.png", "r.png"))
 
 

@@ -78,8 +78,43 @@ def test_too_few_epochs_say_nothing():
 
 def test_a_guess_is_the_commonest_class_and_the_entropy_of_the_labels():
     guess = Guess.of(np.array([0, 0, 0, 2]))
-    assert guess.accuracy == 0.75
+    assert guess.reached == 0.75
     assert guess.loss == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+
+
+TRUTH = (np.random.default_rng(0).random((2000, 4)) < [0.5, 0.3, 0.2, 0.05]).astype(np.int64)
+SHARES = TRUTH.mean(axis=0)
+ENTROPY = float(-(SHARES * np.log(SHARES) + (1 - SHARES) * np.log(1 - SHARES)).mean())
+
+
+def of_sets(train, loss, mean_precision) -> list[Epoch]:
+    rows = zip(train, loss, mean_precision, strict=True)
+    return [Epoch(n, a, b, mean_precision=c, exact_match=c / 2) for n, (a, b, c) in enumerate(rows)]
+
+
+def test_a_guess_at_label_sets_is_each_label_s_share_and_the_mean_entropy():
+    guess = Guess.of(TRUTH)
+    assert guess.loss == pytest.approx(ENTROPY)
+    assert guess.reached == pytest.approx(SHARES.mean(), abs=0.01)
+    assert 0 < guess.error < 0.05
+    assert guess.measure == "mAP"
+
+
+def test_label_sets_are_diagnosed_by_their_ranking():
+    flat = [ENTROPY] * 5
+    stuck = diagnose(of_sets(flat, flat, [0.27, 0.26, 0.27, 0.27, 0.26]), TRUTH)
+    assert stuck.state == State.STUCK
+    falling = of_sets([0.6, 0.5, 0.4, 0.3, 0.25], [0.55, 0.5, 0.48, 0.48, 0.47], [0.27, 0.26, 0.27, 0.27, 0.26])
+    collapsed = diagnose(falling, TRUTH)
+    assert collapsed.state == State.COLLAPSED
+    assert "Validation mAP never rose above 27.0 %; ranking at random gives" in collapsed.words
+    learnt = of_sets([0.6, 0.3, 0.2, 0.1, 0.05], [0.5, 0.3, 0.3, 0.35, 0.4], [0.5, 0.7, 0.72, 0.72, 0.72])
+    assert diagnose(learnt, TRUTH).state == State.OVERFITTED
+    fine = diagnose(
+        of_sets([0.6, 0.3, 0.25, 0.24, 0.23], [0.5, 0.3, 0.28, 0.27, 0.27], [0.5, 0.9, 0.95, 0.95, 0.95]), TRUTH
+    )
+    assert fine.state == State.FINE
+    assert "Validation mAP rose from 50.0 % to 95.0 %" in fine.words
 
 
 def test_curve_is_read_by_epoch_and_a_new_count_is_a_new_phase(tmp_path):
@@ -93,6 +128,10 @@ def test_curve_is_read_by_epoch_and_a_new_count_is_a_new_phase(tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert read_curves(path) == ((Epoch(0, 1.0, 0.9, 0.5), Epoch(1, 0.8)), (Epoch(0, 0.7),))
     assert read_curves(tmp_path / "none.jsonl") == ()
+    of_label_sets = {"epoch": 0, "epoch_train_loss": 1.0, "validation_loss": 0.5, "validation_map": 0.8}
+    path.write_text(json.dumps(of_label_sets | {"validation_exact_match": 0.6}) + "\n")
+    ((epoch,),) = read_curves(path)
+    assert (epoch.reached, epoch.exact_match, epoch.accuracy) == (0.8, 0.6, None)
     path.write_text('{"epoch_train_loss": 1}\n')
     with pytest.raises(DataError, match=r"metrics.jsonl:1"):
         read_curves(path)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from components.evaluation.confusion import Confusion
-from components.evaluation.judged import Judged
+from components.evaluation.judged import Judged, JudgedImages
 from components.evaluation.page.chart import Chart, line_chart
 from components.evaluation.page.page import Fault, Pair, Shown
 from components.evaluation.saliency import glowing, saliency
@@ -29,8 +29,9 @@ def confused_pairs(judged: Judged) -> list[Pair]:
         surest = wrong[np.argsort(-answers.confidence[wrong], kind="stable")[:MOST_OF_A_PAIR]]
         typical = np.flatnonzero((answers.labels == said) & (answers.predicted == said))
         best = typical[np.argsort(-answers.confidence[typical], kind="stable")[:1]]
-        shown = tuple(show(judged, int(place)) for place in surest)
-        pairs.append(Pair(names[label], names[said], many, shown, show(judged, int(best[0])) if len(best) else None))
+        shown = tuple(_answered(judged, int(place)) for place in surest)
+        one_right = _answered(judged, int(best[0])) if len(best) else None
+        pairs.append(Pair(names[label], names[said], many, shown, one_right))
     return pairs
 
 
@@ -44,20 +45,25 @@ def training_charts(epochs: Sequence[Epoch], guess: Guess) -> list[Chart]:
         },
         level=(guess.loss, "guessing"),
     )
-    reached = line_chart(
-        "On validation images",
-        {"accuracy": [epoch.accuracy for epoch in epochs], "macro-F1": [epoch.macro_f1 for epoch in epochs]},
-        level=(guess.accuracy, "commonest class"),
-        shares=True,
-    )
+    measured = {
+        "accuracy": [epoch.accuracy for epoch in epochs],
+        "macro-F1": [epoch.macro_f1 for epoch in epochs],
+        "mAP": [epoch.mean_precision for epoch in epochs],
+        "all labels right": [epoch.exact_match for epoch in epochs],
+    }
+    known = {name: values for name, values in measured.items() if any(value is not None for value in values)}
+    reached = line_chart("On validation images", known, level=(guess.reached, guess.way), shares=True)
     return [chart for chart in (losses, reached) if chart is not None]
 
 
-def show(judged: Judged, place: int) -> Shown:
-    """Return one image with what the model said of it."""
+def show(judged: JudgedImages, place: int, words: str) -> Shown:
+    """Return one image with words of ours on what the model said of it."""
     row: dict[str, Any] = judged.rows.slice(place, 1).to_pylist()[0]
-    said = f"{100 * judged.answers.confidence[place]:.0f} % sure"
-    return Shown(data_uri(judged.stored.image(row)), row["name"] or "", said)
+    return Shown(data_uri(judged.stored.image(row)), row["name"] or "", words)
+
+
+def _answered(judged: Judged, place: int) -> Shown:
+    return show(judged, place, f"{100 * judged.answers.confidence[place]:.0f} % sure")
 
 
 def explained_errors(judged: Judged, most: int) -> list[Fault]:
@@ -71,7 +77,7 @@ def explained_errors(judged: Judged, most: int) -> list[Fault]:
     heat = saliency(judged.network, judged.spec.preprocess, pixels, answers.predicted[places])
     return [
         Fault(
-            show(judged, int(place)),
+            _answered(judged, int(place)),
             data_uri(glowing(image, of_image)),
             names[answers.labels[place]],
             names[answers.predicted[place]],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components.evaluation.page.section import Section, Table, images, number, percent, percents
@@ -67,20 +67,37 @@ def other_sets(metrics: Metrics) -> Section | None:
 
 def classes(metrics: Metrics) -> Section:
     """Return every class of the judged set, worst F1 first."""
-    rows = sorted(
-        (r for r in judged_part(metrics)["classes"] if r["images"]), key=lambda r: (r["f1"]["value"], r["name"])
-    )
-    few = [row["name"] for row in rows if row["images"] < FEW_IMAGES]
-    told = ", ".join(few[:10]) + (f" and {len(few) - 10} more" if len(few) > 10 else "")
-    warnings = (f"Fewer than {FEW_IMAGES} images, so wide intervals: {told}.",) if few else ()
-    left = len(rows) - MOST_CLASS_ROWS
+    rows = worst_first(judged_part(metrics))
     table = tuple(
         (r["name"], f"{r['images']:,}", percents(r["f1"]), percents(r["precision"]), percents(r["recall"]))
         for r in rows[:MOST_CLASS_ROWS]
     )
-    notes = (f"{left:,} better classes are in metrics.json.",) if left > 0 else ()
     head = ("Class", "Images", "F1", "Precision", "Recall")
+    warnings, notes = few_images(rows), rows_left(rows, "classes")
     return Section("classes", "Class by class, worst first", (), warnings, Table(head, table), notes)
+
+
+def worst_first(part: Metrics) -> list[Metrics]:
+    """Return the rows of the classes that a set has images of, worst F1 first."""
+    rows = [row for row in part["classes"] if row["images"]]
+    return sorted(rows, key=lambda row: (row["f1"]["value"] if row["f1"] else 0.0, row["name"]))
+
+
+def few_images(rows: Sequence[Metrics]) -> tuple[str, ...]:
+    """Return a warning that names the classes with few images, if there are any."""
+    told = names_told([row["name"] for row in rows if row["images"] < FEW_IMAGES])
+    return (f"Fewer than {FEW_IMAGES} images, so wide intervals: {told}.",) if told else ()
+
+
+def rows_left(rows: Sequence[Metrics], what: str) -> tuple[str, ...]:
+    """Return a note of the rows that the table of classes does not show, if there are any."""
+    left = len(rows) - MOST_CLASS_ROWS
+    return (f"{left:,} better {what} are in metrics.json.",) if left > 0 else ()
+
+
+def names_told(names: Sequence[str]) -> str:
+    """Return the first names, and how many there are beside them."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def confused(metrics: Metrics) -> Section | None:
@@ -102,11 +119,13 @@ def slices(metrics: Metrics) -> Section | None:
         )
         for row in found
     )  # fmt: skip
-    where = metrics["calibration"]["measured_on"]
+    where, what, right = metrics["calibration"]["measured_on"], "class", "Accuracy"
+    if metrics.get("several"):
+        what, right = "labels", "All labels right"
     words = (
-        f"Images of {where} that have something in common beside their class. Worst first: by where the interval ends."
+        f"Images of {where} that have something in common beside their {what}. Worst first: by where the interval ends."
     )
-    return Section("slices", "Slices", (words,), table=Table(("Slice", "Images", "Accuracy", ""), rows))
+    return Section("slices", "Slices", (words,), table=Table(("Slice", "Images", right, ""), rows))
 
 
 def training(metrics: Metrics) -> Section | None:
@@ -116,10 +135,11 @@ def training(metrics: Metrics) -> Section | None:
         return None
     words = [f"{found['state'].capitalize()}. {found['words']}"]
     if found["learnt"] is not None:
-        learnt, held = percent(found["learnt"]), percent(metrics["parts"]["validation"]["accuracy"]["value"])
+        measure, what = ("exact_match", "labels and no other") if metrics.get("several") else ("accuracy", "label")
+        learnt, held = percent(found["learnt"]), percent(metrics["parts"]["validation"][measure]["value"])
         many = images(found["learnt_images"])
         words.append(
-            f"{learnt} of {many} it learnt from are answered with their label; {held} of the validation images."
+            f"{learnt} of {many} it learnt from are answered with their {what}; {held} of the validation images."
         )
     warnings = (f"What to do: {found['remedy']}",) if found["remedy"] else ()
     return Section("training", "Training", tuple(words), warnings)

@@ -17,7 +17,8 @@ class Epoch:
     """One pass over the training images; numbers are from 0.
 
     train_loss: with what training adds to it (smoothed labels, mixed images, weights), so that it compares with itself
-    alone. validation_loss: plain cross-entropy. None where nothing was held back.
+    alone. validation_loss: plain cross-entropy. accuracy and macro_f1 are of images of one class each, mean_precision
+    (mAP) and exact_match (share with all labels right) of images of several labels. None where nothing was held back.
     """
 
     number: int
@@ -25,6 +26,13 @@ class Epoch:
     validation_loss: float | None = None
     accuracy: float | None = None
     macro_f1: float | None = None
+    mean_precision: float | None = None
+    exact_match: float | None = None
+
+    @property
+    def reached(self) -> float | None:
+        """Return what epochs are diagnosed by: accuracy, or the mAP of several labels."""
+        return self.accuracy if self.mean_precision is None else self.mean_precision
 
 
 def read_curves(path: Path) -> tuple[tuple[Epoch, ...], ...]:
@@ -57,6 +65,8 @@ def _epoch(row: Mapping[str, Any]) -> Epoch:
         _number(row.get("validation_loss")),
         _number(row.get("validation_accuracy")),
         _number(row.get("validation_macro_f1")),
+        _number(row.get("validation_map")),
+        _number(row.get("validation_exact_match")),
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.evaluation.training.curve import Epoch
+from components.model.average_precision import mean_average_precision
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -18,11 +19,12 @@ FloatArray = NDArray[np.float64]
 NO_FALL = 0.05  # of a loss: less is none
 RISE = 0.10  # of the validation loss above its lowest, from which the network learns by heart
 FURTHER_FALL = 0.05  # of the training loss meanwhile
-DROP = 0.03  # of the validation accuracy below its best, which says the same
+DROP = 0.03  # of the validation accuracy (mAP, of several labels) below its best, which says the same
 ONE_CLASS = 0.90  # of the answers
 CHANCE = 0.02  # of accuracy above the commonest class's share: nothing was learnt
 GAIN = 0.01  # of validation accuracy in the last quarter: there was more to come
 FEWEST_EPOCHS = 3
+RANDOM_RANKINGS = 20
 
 
 class State(StrEnum):
@@ -51,18 +53,37 @@ REMEDIES = {
 
 @dataclass(frozen=True, slots=True)
 class Guess:
-    """What answers without a look reach on the validation images. accuracy: of the commonest class. loss: entropy."""
+    """What answers without a look reach on the validation images.
 
-    accuracy: float
+    reached: the accuracy of the commonest class; of several labels the mAP of images in random order, about the
+    labels' mean share of the images. error: one standard error of it. loss: the entropy of the labels' shares; of
+    several, the mean of each label's. measure, way: what is reached and how, in words.
+    """
+
+    reached: float
     loss: float
-    images: int
+    error: float
+    measure: str = "accuracy"
+    way: str = "always answering the commonest class"
 
     @classmethod
     def of(cls, labels: IntArray) -> Guess:
-        """Return it of class indices (N,), N > 0."""
+        """Return it of class indices (N,), N > 0, or, where images carry several labels, of 0 and 1 (N, K)."""
+        if labels.ndim == 2:
+            return cls._of_sets(labels)
         shares = np.bincount(labels) / len(labels)
         shares = shares[shares > 0]
-        return cls(float(shares.max()), float(-(shares * np.log(shares)).sum()), len(labels))
+        commonest = float(shares.max())
+        error = float(np.sqrt(commonest * (1 - commonest) / len(labels)))
+        return cls(commonest, float(-(shares * np.log(shares)).sum()), error)
+
+    @classmethod
+    def _of_sets(cls, labels: IntArray) -> Guess:
+        generator = np.random.default_rng(0)
+        ranked = [mean_average_precision(labels, generator.random(labels.shape)) for _ in range(RANDOM_RANKINGS)]
+        shares = np.clip(labels.mean(axis=0), 1e-12, 1 - 1e-12)
+        loss = float(-(shares * np.log(shares) + (1 - shares) * np.log(1 - shares)).mean())
+        return cls(float(np.mean(ranked)), loss, float(np.std(ranked)), "mAP", "ranking at random")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,43 +101,44 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    """train, loss, accuracy: (E,) by epoch. of_one: share of the answers that are the commonest one; truly: its own."""
+    """train, loss, reached: (E,) by epoch. of_one: share of the answers that are the commonest one; truly: its own."""
 
     train: FloatArray
     loss: FloatArray
-    accuracy: FloatArray
+    reached: FloatArray
     guess: Guess
     of_one: float
     truly: float
 
     @property
     def margin(self) -> float:
-        """Return how far above the commonest class's share chance may lift an accuracy."""
-        error = np.sqrt(self.guess.accuracy * (1 - self.guess.accuracy) / self.guess.images)
-        return max(CHANCE, 2 * float(error))
+        """Return how far above a guess chance may lift what is reached."""
+        return max(CHANCE, 2 * self.guess.error)
 
     @property
     def by_chance(self) -> bool:
-        """Return whether no epoch was better than always answering the commonest class."""
-        return bool(self.accuracy.max() <= self.guess.accuracy + self.margin)
+        """Return whether no epoch was better than a guess."""
+        return bool(self.reached.max() <= self.guess.reached + self.margin)
 
 
-def diagnose(epochs: Sequence[Epoch], labels: IntArray, predicted: IntArray) -> Diagnosis:
+def diagnose(epochs: Sequence[Epoch], labels: IntArray, predicted: IntArray | None = None) -> Diagnosis:
     """Return what is wrong with a training, if anything.
 
     labels, predicted: class indices (N,) of the validation images, as the network that was kept answers them. Losses
     are compared with themselves: the training loss over the epochs, the validation loss, which is plain cross-entropy,
     also with the entropy of the validation labels, what the best answer without a look gives.
+    Where images carry several labels, labels are (N, K) of 0 and 1, and answers are not asked for: nearly all may
+    rightly be "none". What is said of all images alike ranks no better than chance, which the mAP shows.
     """
-    judged = [e for e in epochs if e.validation_loss is not None and e.accuracy is not None]
+    judged = [e for e in epochs if e.validation_loss is not None and e.reached is not None]
     if len(judged) < FEWEST_EPOCHS or not len(labels):
         many = f"{len(judged)} epochs were judged on validation images"
         return _told(State.UNKNOWN, f"{many}; {FEWEST_EPOCHS} or more would tell.")
-    said = np.bincount(predicted)
+    said = np.zeros(1, np.int64) if predicted is None else np.bincount(predicted)
     seen = _Seen(
         np.array([e.train_loss for e in judged]),
         np.array([e.validation_loss for e in judged], np.float64),
-        np.array([e.accuracy for e in judged], np.float64),
+        np.array([e.reached for e in judged], np.float64),
         Guess.of(labels),
         float(said.max()) / len(labels),
         float((labels == int(said.argmax())).mean()),
@@ -127,7 +149,7 @@ def diagnose(epochs: Sequence[Epoch], labels: IntArray, predicted: IntArray) -> 
         return first
     return _told(
         State.FINE,
-        f"Validation accuracy rose from {_percent(seen.accuracy[0])} to {_percent(seen.accuracy.max())} in "
+        f"Validation {seen.guess.measure} rose from {_percent(seen.reached[0])} to {_percent(seen.reached.max())} in "
         f"{len(judged)} epochs and has levelled off.",
     )
 
@@ -154,7 +176,7 @@ def _one_class(seen: _Seen) -> Diagnosis | None:
 
 def _overfitted(seen: _Seen) -> Diagnosis | None:
     """Return the diagnosis where validation became worse while training became better."""
-    lowest, best = int(seen.loss.argmin()), int(seen.accuracy.argmax())
+    lowest, best = int(seen.loss.argmin()), int(seen.reached.argmax())
     rise = float(seen.loss[-1] / seen.loss[lowest] - 1)
     fall = float(1 - seen.train[-1] / seen.train[lowest])
     if rise >= RISE and fall >= FURTHER_FALL:
@@ -163,11 +185,11 @@ def _overfitted(seen: _Seen) -> Diagnosis | None:
             f"From epoch {lowest + 1} on the validation loss rose by {100 * rise:.0f} % while the training loss fell "
             f"by {100 * fall:.0f} %: it learnt its images by heart. The best epoch's weights are kept, not the last's.",
         )
-    if seen.accuracy[best] - seen.accuracy[-1] >= DROP and seen.train[-1] < (1 - FURTHER_FALL) * seen.train[best]:
+    if seen.reached[best] - seen.reached[-1] >= DROP and seen.train[-1] < (1 - FURTHER_FALL) * seen.train[best]:
         return _told(
             State.OVERFITTED,
-            f"Validation accuracy fell from {_percent(seen.accuracy[best])} (epoch {best + 1}) to "
-            f"{_percent(seen.accuracy[-1])} while the training loss went on falling: it learnt its images by heart.",
+            f"Validation {seen.guess.measure} fell from {_percent(seen.reached[best])} (epoch {best + 1}) to "
+            f"{_percent(seen.reached[-1])} while the training loss went on falling: it learnt its images by heart.",
         )
     return None
 
@@ -177,20 +199,20 @@ def _no_better(seen: _Seen) -> Diagnosis | None:
         return None
     return _told(
         State.COLLAPSED,
-        f"Validation accuracy never rose above {_percent(seen.accuracy.max())}; always answering the commonest class "
-        f"gives {_percent(seen.guess.accuracy)}.",
+        f"Validation {seen.guess.measure} never rose above {_percent(seen.reached.max())}; {seen.guess.way} gives "
+        f"{_percent(seen.guess.reached)}.",
     )
 
 
 def _cut_short(seen: _Seen) -> Diagnosis | None:
-    last = max(1, len(seen.accuracy) // 4)
-    gain = float(seen.accuracy[-last:].max() - seen.accuracy[:-last].max())
+    last = max(1, len(seen.reached) // 4)
+    gain = float(seen.reached[-last:].max() - seen.reached[:-last].max())
     if gain < GAIN or seen.loss[-last:].min() >= seen.loss[:-last].min():
         return None
     return _told(
         State.CUT_SHORT,
-        f"Validation accuracy rose by {100 * gain:.1f} points in the last {last} of {len(seen.accuracy)} epochs, to "
-        f"{_percent(seen.accuracy.max())}.",
+        f"Validation {seen.guess.measure} rose by {100 * gain:.1f} points in the last {last} of {len(seen.reached)} "
+        f"epochs, to {_percent(seen.reached.max())}.",
     )
 
 

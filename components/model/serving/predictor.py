@@ -95,7 +95,13 @@ def decisions(probabilities: NDArray[np.floating], spec: ModelSpec) -> tuple[NDA
 
     Half-sure is a label at its threshold, wherever that lies; sure is one at probability 0 or 1.
     """
-    thresholds = np.asarray(spec.thresholds or (0.5,) * len(spec.classes))
+    return decided(probabilities, np.asarray(spec.thresholds or (0.5,) * len(spec.classes)))
+
+
+def decided(
+    probabilities: NDArray[np.floating], thresholds: NDArray[np.floating]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Return the same of probabilities (N, K) and thresholds (K,)."""
     positive = probabilities >= thresholds
     room = np.maximum(np.where(positive, 1 - thresholds, thresholds), 1e-9)
     return positive, 0.5 + 0.5 * np.minimum(np.abs(probabilities - thresholds) / room, 1.0)

@@ -13,7 +13,7 @@ from components.data.ingestion.class_changes import Translation
 from components.data.label_sets import indicators
 from components.errors import RefusedError
 from components.evaluation.gate import CandidateResults, judge_candidate
-from components.evaluation.several import label_calibration_error
+from components.evaluation.set_answers import label_calibration_error
 from components.evaluation.several_gate import SetResults, judge_several
 from components.model.artifact import ModelSpec
 from components.model.calibration import expected_calibration_error

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from components.errors import DataError
 from components.evaluation.metrics import wilson
+from components.evaluation.rejection import Rejection, choose_threshold
 from components.evaluation.set_answers import BoolArray, FloatArray, SetAnswers, SetPart, label_calibration_error
 from components.model.average_precision import average_precisions
 from components.model.calibration import sigmoid
@@ -25,6 +26,8 @@ def measure_several(
 ) -> tuple[dict[str, Any], LabelRules]:
     """Return calibration, thresholds and the metrics of every part, and the rules that make logits answers.
 
+    "answering" has what the scorer is told: how sure the least sure decision about an image must be, else a person
+    should see it; chosen on validation.
     parts: the first is the one to judge calibration on; "validation", which calibration and thresholds are fitted on,
     must be among them. Raises DataError if it is not, or a part is of other classes.
     """
@@ -55,6 +58,7 @@ def measure_several(
             }
             for k, name in enumerate(classes)
         ],
+        "answering": {"review": _review(answers["validation"], answers[judged], found, rules.accepted_accuracy)},
         "parts": {
             name: label_report(some, classes, draws=rules.bootstrap, ece_bins=rules.ece_bins)
             for name, some in answers.items()
@@ -70,6 +74,28 @@ def _answers(part: SetPart, rules: LabelRules, classes: Sequence[str]) -> SetAns
             "or the model answers another class list"
         )
     return SetAnswers.by(part, rules)
+
+
+def choose_review(validation: SetAnswers, fitted: LabelRules, stated: float) -> Rejection:
+    """Return how sure the least sure decision about an image must be for nobody to see it.
+
+    A person is shown an image, not a label, so the promise is about images: of those that nobody sees, all labels are
+    right as often as stated. A right set looks wrong as often as one of its labels is taken to be wrong; a set with one
+    error looks right where that very label is.
+    """
+    labels = validation.truth.shape[1]
+    return choose_threshold(
+        validation.confidence, validation.right, stated, label_noise=fitted.set_noise, classes=labels + 1
+    )
+
+
+def _review(validation: SetAnswers, judged: SetAnswers, fitted: LabelRules, stated: float) -> dict[str, Any]:
+    """Return which images a person should see, and what the others are worth."""
+    chosen = choose_review(validation, fitted, stated)
+    accepted = judged.confidence >= chosen.threshold
+    single = (judged.truth == judged.said)[accepted]
+    right = _number(float(single.mean())) if accepted.any() else None
+    return chosen.report(judged.confidence, judged.right) | {"label_accuracy": right}
 
 
 def macro_f1(truth: BoolArray, said: BoolArray) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
-from components.model.calibration import sigmoid
+from components.model.calibration import MOST_NOISE, TINY, sigmoid
 
 FEWEST = 10
 """Images with a label, and without it, below which it has no scale, offset and threshold of its own."""
@@ -23,7 +23,7 @@ class LabelRules:
     """How K logits become answers. probability: sigmoid(scales * logit + offsets); a label is there from its threshold.
 
     own: (K,) bool, which labels have numbers of their own; the others share one scale, and have offset 0 and threshold
-    0.5.
+    0.5. label_noise: the share of single labels, in 0..0.5, that are taken to be wrong at random.
     """
 
     scales: FloatArray
@@ -31,6 +31,12 @@ class LabelRules:
     thresholds: FloatArray
     own: NDArray[np.bool_]
     shared_scale: float
+    label_noise: float
+
+    @property
+    def set_noise(self) -> float:
+        """Return the share of images with a wrong label among their K."""
+        return float(1 - (1 - self.label_noise) ** len(self.scales))
 
     def probabilities(self, logits: NDArray[np.floating]) -> FloatArray:
         """Return each label's probability (N, K)."""
@@ -59,11 +65,14 @@ def fit_label_rules(logits: NDArray[np.floating], truth: NDArray[np.integer]) ->
             scales[k], offsets[k] = scale, offset
         else:
             own[k] = False
-    found = sigmoid(logits.astype(np.float64) * scales + offsets)
+    scores = logits.astype(np.float64) * scales + offsets
+    found = sigmoid(scores)
     thresholds = np.full(classes, UNTUNED)
     for k in np.flatnonzero(own):
         thresholds[k] = best_threshold(truth[:, k] > 0, found[:, k])
-    return LabelRules(scales, offsets, thresholds, own, shared)
+    # Scores that are not calibrated would be taken for a certainty that the labels contradict.
+    noise = _noise(np.where(truth > 0, scores, -scores)[:, own]) if own.any() else 0.0
+    return LabelRules(scales, offsets, thresholds, own, shared, noise)
 
 
 def best_threshold(truth: NDArray[np.bool_], probability: FloatArray) -> float:
@@ -91,6 +100,24 @@ def _shared_scale(logits: NDArray[np.floating], truth: NDArray[np.integer]) -> f
     bounds = (np.log(LEAST_SCALE), np.log(LARGEST_SCALE))
     found = minimize_scalar(lambda log: np.logaddexp(0, -np.exp(log) * signed).mean(), bounds=bounds, method="bounded")
     return float(np.exp(found.x))
+
+
+def _noise(scores: FloatArray) -> float:
+    """Return the share of labels that are wrong at random, of calibrated scores (N, K) that speak for the given label.
+
+    By maximum likelihood together with one sharpening of all scores, which wrong labels had flattened; as
+    `calibration.fit_calibration`, and like it taking a model's surest errors for wrong labels.
+    """
+    from scipy.optimize import minimize
+
+    def loss(point: FloatArray) -> float:
+        own, noise = sigmoid(np.exp(point[0]) * scores), float(point[1])
+        return float(-np.log(np.maximum((1 - noise) * own + noise * (1 - own), TINY)).mean())
+
+    simplex = np.array([[0.0, 0.005], [0.4, 0.005], [0.0, 0.03]])  # its own would take no step from a noise of zero
+    bounds = [(0.0, np.log(LARGEST_SCALE)), (0.0, MOST_NOISE)]
+    found = minimize(loss, simplex[0], method="Nelder-Mead", bounds=bounds, options={"initial_simplex": simplex})
+    return float(found.x[1])
 
 
 def _platt(logit: FloatArray, truth: NDArray[np.bool_], start: float) -> tuple[float, float]:

@@ -209,7 +209,7 @@ def _chunk(columns: _Columns, spec: ModelSpec, shard: str) -> ScoredChunk:
     needs_review = confidence < spec.review_below
     if spec.several:
         positive, sure = decisions(probabilities, spec)
-        needs_review = (sure < spec.review_below).any(axis=1)
+        needs_review = sure.min(axis=1) < spec.review_below  # a person sees an image, with all its labels
     if spec.unfamiliar_above is not None:
         needs_review |= strangeness > spec.unfamiliar_above
     return ScoredChunk(

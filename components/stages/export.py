@@ -42,8 +42,6 @@ logger = logging.getLogger(__name__)
 
 TABLE_FILE = "export.md"
 
-REVIEW_LABELS_BELOW = 0.7  # confidence in a label, where images carry several: no threshold is chosen for those yet
-
 
 def run(params: Params) -> None:
     """Write the file that scores: model.onnx, model.json, metrics.json, export.md.
@@ -195,7 +193,7 @@ def _exported(ready: ModelSpec, measured: Mapping[str, Any], params: Params, sha
     """Return the specification of the file with this hash, with what the scorer is told of answers and images."""
     answering, wanted = measured.get("answering", {}), params.score.review_below
     if wanted == "auto":
-        wanted = answering["review"]["threshold"] if answering else REVIEW_LABELS_BELOW
+        wanted = answering["review"]["threshold"] if answering else ready.review_below
     return ready.exported(ready.temperature, wanted, sha256, answering.get("unfamiliar_above"))
 
 

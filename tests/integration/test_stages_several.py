@@ -108,6 +108,9 @@ def test_the_exported_file_answers_each_label_by_its_threshold(finished: Path) -
     rows = read(finished, PARAMS.paths.evaluation)["labels"]
     assert spec.several
     assert spec.thresholds == tuple(row["threshold"] for row in rows)
+    review = read(finished, PARAMS.paths.evaluation)["answering"]["review"]
+    assert spec.review_below == review["threshold"]
+    assert review["coverage"]["value"] > 0.5
     assert read(finished, PARAMS.paths.export)["passed"]
     pixels = np.stack([shown(10_000 + n)[0] for n in range(100)])[..., None]
     logits, probabilities = Predictor(folder).predict(pixels)

@@ -14,6 +14,7 @@ from components.evaluation.several import measure_several
 from components.evaluation.several_gate import SetResults, judge_several
 from components.model.artifact import ModelSpec
 from components.model.images.preprocess import PreprocessSpec
+from components.model.serving.predictor import decisions
 from components.monitoring.skew import OfflineRecall
 from components.params import Evaluate, Gate
 from components.records import GateCheck
@@ -23,6 +24,7 @@ NAMES = ("cat", "<img src=x onerror=alert(1)>", "a|b", "never")
 COMMON = np.array([0.5, 0.3, 0.15, 0.0])
 RULES = Gate()
 QUICK = Evaluate(bootstrap=100)
+PREPROCESS = PreprocessSpec(8, 1, "stretch", 1.0, "bilinear", (0.5,), (0.5,))
 
 
 def truth_of(images: int, seed: int = 0) -> np.ndarray:
@@ -75,6 +77,46 @@ def test_no_validation_images_and_other_classes_are_refused() -> None:
         measure_several({"validation": part(10)}, NAMES[:2], QUICK)
 
 
+def sets(images: int, seed: int, wrong: float = 0.0) -> tuple[SetPart, np.ndarray]:
+    """Images with four labels by probabilities that are true, a share of them with one label given wrong; and truth."""
+    rng = np.random.default_rng(seed)
+    score = rng.normal((0.0, -5.0, -10.0, -15.0), 9.0, (images, 4))
+    truth = (rng.random((images, 4)) < 1 / (1 + np.exp(-score))).astype(np.int64)
+    given = truth.copy()
+    spoilt = np.flatnonzero(rng.random(images) < wrong)
+    given[spoilt, rng.integers(0, 4, len(spoilt))] ^= 1
+    return SetPart((score / 2).astype(np.float32), given), truth > 0
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.05])
+def test_images_that_nobody_sees_have_all_labels_right_as_often_as_stated(wrong: float) -> None:
+    rules = Evaluate(bootstrap=100, accepted_accuracy=0.95)
+    validation, _ = sets(4000, 1, wrong)
+    fresh, truth = sets(20_000, 2)
+    found, fitted = measure_several({"frozen_test": fresh, "validation": validation}, NAMES, rules)
+    review = found["answering"]["review"]
+    assert review["reached"]
+    assert review["label_noise"] == pytest.approx(wrong, abs=0.015)
+    spec = ModelSpec(NAMES, PREPROCESS, "small_cnn", several=True, thresholds=tuple(fitted.thresholds),
+                     scales=tuple(fitted.scales), offsets=tuple(fitted.offsets))  # fmt: skip
+    said, sure = decisions(fitted.probabilities(fresh.logits), spec)
+    accepted = ~(sure < review["threshold"]).any(axis=1)  # as the scorer does
+    right = (said == truth).all(axis=1)
+    assert right.mean() < 0.9
+    assert right[accepted].mean() == pytest.approx(0.95, abs=0.012)
+    assert accepted.mean() > 0.4
+    assert review["accuracy"]["value"] == pytest.approx(right[accepted].mean(), abs=1e-4)
+    assert review["coverage"]["value"] == pytest.approx(accepted.mean(), abs=1e-4)
+    assert review["label_accuracy"] == pytest.approx((said == truth)[accepted].mean(), abs=1e-4)
+
+
+def test_where_the_promise_cannot_be_kept_every_image_goes_to_a_person() -> None:
+    hard = part(400, 2, noise=40.0)
+    review = measure_several({"validation": hard}, NAMES, QUICK)[0]["answering"]["review"]
+    assert not review["reached"]
+    assert (review["threshold"], review["accepted"], review["label_accuracy"]) == (1.0, 0, None)
+
+
 def test_calibration_error_is_nought_for_true_probabilities_and_not_for_bold_ones() -> None:
     rng = np.random.default_rng(5)
     probability = rng.random((20_000, 2))
@@ -85,8 +127,7 @@ def test_calibration_error_is_nought_for_true_probabilities_and_not_for_bold_one
 
 
 def test_the_card_tells_of_labels_and_escapes_them() -> None:
-    rules = PreprocessSpec(8, 1, "stretch", 1.0, "bilinear", (0.5,), (0.5,))
-    spec = ModelSpec(NAMES, rules, "small_cnn", several=True)
+    spec = ModelSpec(NAMES, PREPROCESS, "small_cnn", several=True)
     text = model_card(spec, measured(), facts={"dataset_version": "d"}, verdict=None)
     assert "4 labels, any number an image" in text
     assert "| mAP |" in text and "Always answering every label" in text

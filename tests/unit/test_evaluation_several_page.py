@@ -67,11 +67,11 @@ def test_page_is_one_file_without_scripts_and_names_stay_text(metrics: dict, tmp
 def test_page_and_markdown_tell_the_same_numbers(metrics: dict, tmp_path: Path) -> None:
     text, told = page(metrics, tmp_path), several_markdown(metrics)
     judged, other = metrics["parts"]["frozen_test"], metrics["parts"]["validation"]
-    row = judged["classes"][0]
+    row, review = judged["classes"][0], metrics["answering"]["review"]
     for value in (
         judged["map"], judged["macro_f1"], judged["exact_match"], other["map"], row["f1"], row["precision"],
         row["recall"], row["average_precision"], judged["without_labels"]["answered_with_none"],
-        metrics["slices"][0]["accuracy"],
+        metrics["slices"][0]["accuracy"], review["coverage"], review["accuracy"],
     ):  # fmt: skip
         words = f"{100 * value['value']:.1f} % ({100 * value['low']:.1f}–{100 * value['high']:.1f})"
         assert words in text
@@ -79,7 +79,8 @@ def test_page_and_markdown_tell_the_same_numbers(metrics: dict, tmp_path: Path) 
     for words in (
         f"{100 * judged['micro_f1']:.1f} %", f"{judged['ece']:.3f}", f"{judged['labels_per_image']:.2f}",
         f"{metrics['labels'][0]['threshold']:.2f}", "which is 0.5: never", "Overfitted. It fell.", "few images",
-        "All labels right", "What to do: Raise", "answered with their labels and no other",
+        "All labels right", f"is {review['threshold']:.3f} sure or more",
+        "What to do: Raise", "answered with their labels and no other",
     ):  # fmt: skip
         assert words in text
         assert words in told

@@ -74,22 +74,27 @@ def answering(metrics: Metrics) -> Section | None:
     found = metrics.get("answering")
     if found is None:
         return None
-    review, where = found["review"], metrics["calibration"]["measured_on"]
-    noisy = review["label_noise"] >= NOTICED_NOISE
-    noise = (
-        f", of whose labels about {percent(review['label_noise'])} look wrong and count as such below" if noisy else ""
-    )
+    review = found["review"]
     words = (
         f"Answers with a confidence of {review['threshold']:.3f} or more are accepted, the others go to a person. "
         "It is the lowest threshold whose accepted answers on validation are right to "
-        f"{percent(review['stated_accuracy'])}{noise}."
+        f"{percent(review['stated_accuracy'])}{noise_told(review)}."
     )
+    return reviewed(metrics, words, (("Right, of the accepted", percents(review["accuracy"])),))
+
+
+def noise_told(review: Metrics) -> str:
+    """Return what is to be said of wrong labels on validation."""
+    if review["label_noise"] < NOTICED_NOISE:
+        return ""
+    return f", of whose labels about {percent(review['label_noise'])} look wrong and count as such below"
+
+
+def reviewed(metrics: Metrics, words: str, rows: tuple[tuple[str, str], ...]) -> Section:
+    """Return how many answers of the judged set nobody needs to see. words: when that is so. rows: their worth."""
+    review, where = metrics["answering"]["review"], metrics["calibration"]["measured_on"]
     missed = "No threshold reaches the stated accuracy on validation: every answer goes to a person."
-    rows = (
-        ("Accepted, of all", percents(review["coverage"])),
-        ("Right, of the accepted", percents(review["accuracy"])),
-    )
-    table = Table((f"On {where}", "Share"), rows)
+    table = Table((f"On {where}", "Share"), (("Accepted, of all", percents(review["coverage"])), *rows))
     return Section("answering", "Which answers need a person", (words,), () if review["reached"] else (missed,), table)
 
 

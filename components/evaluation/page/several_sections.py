@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from components.evaluation.page.further_sections import noise_told, reviewed
 from components.evaluation.page.section import Section, Table, images, percent, percents
 from components.evaluation.page.sections import (
     MOST_CLASS_ROWS,
@@ -73,6 +74,25 @@ def without_labels(metrics: Metrics) -> Section:
     return Section("none", "Images without labels", (words,))
 
 
+def answering(metrics: Metrics) -> Section | None:
+    """Return which images a person should see, and what the answers to the others are worth."""
+    found = metrics.get("answering")
+    if found is None:
+        return None
+    review = found["review"]
+    stated = percent(review["stated_accuracy"]) + noise_told(review)
+    words = (
+        f"An image is accepted where the least sure of its decisions is {review['threshold']:.3f} sure or more (a "
+        "label at its threshold is half-sure); the others go to a person. It is the lowest such number with which the "
+        f"accepted images of validation have all labels right to {stated}."
+    )
+    rows = (
+        ("All labels right, of the accepted", percents(review["accuracy"])),
+        ("Single decisions right, of the accepted", _percent(review["label_accuracy"])),
+    )
+    return reviewed(metrics, words, rows)
+
+
 def other_sets(metrics: Metrics) -> Section | None:
     """Return the other sets of images in one line each."""
     judged = metrics["calibration"]["measured_on"]
@@ -90,7 +110,7 @@ def other_sets(metrics: Metrics) -> Section | None:
 
 def further(metrics: Metrics) -> list[Section]:
     """Return what follows the judged set's own numbers."""
-    found = (make(metrics) for make in (without_labels, training, slices, other_sets))
+    found = (make(metrics) for make in (without_labels, answering, training, slices, other_sets))
     return [section for section in found if section is not None]
 
 

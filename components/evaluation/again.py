@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.data.decoding.decode import ImageLimits
+from components.data.label_sets import indicators
 from components.data.manifest import Manifest
 from components.data.shards import ShardReader
 from components.errors import DataError, PerennialError, RefusedError, ServiceError
-from components.evaluation.metrics import Answers
+from components.evaluation.given import Given, given
+from components.model.artifact import ModelSpec
 from components.model.images.preprocess import prepare
 from components.model.serving.predictor import Predictor
 from components.params import Section, parse_strictly
@@ -34,7 +36,10 @@ SAME, SAME_ON_A_GPU = 1e-6, 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a model gets right: accuracy, mean negative log-probability of the label, calibration error, not rounded."""
+    """What a model gets right: accuracy, mean negative log-probability of the label, calibration error, not rounded.
+
+    Of several labels, accuracy is the share of images with all of them right, the other two are means over labels.
+    """
 
     images: int
     accuracy: float
@@ -42,12 +47,10 @@ class Figures:
     ece: float
 
     @classmethod
-    def of(cls, answers: Answers, ece_bins: int) -> Figures:
-        """Return the figures of some answers, one at least."""
-        loss = -np.log(np.maximum(answers.truth, 1e-12)).mean()
-        return cls(
-            len(answers.labels), float(answers.right.mean()), float(loss), float(answers.calibration_error(ece_bins))
-        )
+    def of(cls, answers: Given, ece_bins: int) -> Figures:
+        """Return the figures of some answers, one at least. Labels that no image carries have no calibration error."""
+        right, error = answers.right, float(answers.calibration_error(ece_bins))
+        return cls(len(right), float(right.mean()), answers.log_loss, 0.0 if np.isnan(error) else error)
 
     def difference(self, other: Figures) -> float:
         """Return the largest difference of a figure; infinite where the number of images differs."""
@@ -73,10 +76,14 @@ class Job(Section):
     ece_bins: int
 
 
-def answered(predictor: Predictor, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Answers:
-    """Return what an exported file answers, in its own calibrated probabilities."""
+def answered(predictor: Predictor, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Given:
+    """Return what an exported file answers, in its own calibrated probabilities.
+
+    labels: class indices (N,), or, where images carry several labels, 0 and 1 of each (N, K).
+    """
     starts = range(0, len(images), IMAGES_AT_ONCE)
-    return Answers.of(np.concatenate([predictor.predict(images[s : s + IMAGES_AT_ONCE])[1] for s in starts]), labels)
+    found = np.concatenate([predictor.predict(images[s : s + IMAGES_AT_ONCE])[1] for s in starts])
+    return given(found, labels, predictor.spec)
 
 
 def figures_elsewhere(job: Job) -> Figures:
@@ -105,8 +112,8 @@ def refuse_unless_same(here: Figures, elsewhere: Figures, *, on_gpu: bool) -> No
 def refuse_unless_near(here: Figures, trained: Figures, logit_tolerance: float) -> None:
     """Raise RefusedError if the exported file measures something else than the trained network's own logits give.
 
-    logit_tolerance: how much a logit over the temperature may differ. A log-probability differs by twice that at most,
-    and one image in a thousand may have two classes so close that its answer turns.
+    logit_tolerance: how much a calibrated logit may differ. A log-probability differs by twice that at most, and one
+    image in a thousand may have two classes, or a label and its threshold, so close that its answer turns.
     """
     turned = abs(here.accuracy - trained.accuracy) * here.images
     if abs(here.log_loss - trained.log_loss) > 2 * logit_tolerance or turned > 1 + here.images / 1000:
@@ -125,9 +132,15 @@ def measure_again(job: Job) -> Figures:
     prepared = prepare(contents, predictor.spec.preprocess, limits)
     for place, error in prepared.refused.items():
         raise DataError(f"image {rows[place]['image_id']} was accepted once and is refused now, {error}")
-    index = {name: number for number, name in enumerate(predictor.spec.classes)}
-    labels = np.array([index[row["label"]] for row in rows], np.int64)
+    labels = _labels([row["label"] for row in rows], predictor.spec)
     return Figures.of(answered(predictor, prepared.pixels, labels), job.ece_bins)
+
+
+def _labels(told: Sequence[str], spec: ModelSpec) -> NDArray[np.int64]:
+    if spec.several:
+        return indicators(told, spec.classes)
+    index = {name: number for number, name in enumerate(spec.classes)}
+    return np.array([index[label] for label in told], np.int64)
 
 
 def main(arguments: Sequence[str]) -> int:

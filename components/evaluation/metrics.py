@@ -62,6 +62,11 @@ class Answers:
         """Return which images (N,) are answered right."""
         return np.asarray(self.predicted == self.labels)
 
+    @property
+    def log_loss(self) -> float:
+        """Return the mean negative log-probability of the label."""
+        return float(-np.log(np.maximum(self.truth, 1e-12)).mean())
+
     def calibration_error(self, bins: int) -> float:
         """Return the expected calibration error, in 0..1."""
         return calibration_error(self.confidence, self.right, bins)
@@ -142,7 +147,7 @@ def classification_report(
         "accuracy": proportion(int(counts.hits.sum()), images),
         "macro_f1": _interval(macro_f1(counts), *macro),
         "top5": round(float(answers.in_top5.mean()), 5) if len(classes) > 5 else None,
-        "log_loss": round(float(-np.log(np.maximum(answers.truth, 1e-12)).mean()), 5),
+        "log_loss": round(answers.log_loss, 5),
         "brier": round(float(1 - 2 * answers.truth.mean() + answers.squares.mean()), 5),
         "ece": round(answers.calibration_error(ece_bins), 5),
         "baseline": {"class": classes[majority], "accuracy": round(int(present[majority]) / images, 5)},

@@ -11,6 +11,8 @@ from components.model.calibration import calibration_error
 from components.model.label_calibration import LabelRules
 from components.model.serving.predictor import decided
 
+LEAST_LIKELY = 1e-6  # of which single precision, near 1, can still tell a share
+
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
@@ -52,6 +54,12 @@ class SetAnswers:
     def right(self) -> BoolArray:
         """Return which images (N,) have all labels right."""
         return np.asarray((self.truth == self.said).all(axis=1))
+
+    @property
+    def log_loss(self) -> float:
+        """Return the mean negative log-probability of what is so of a label of an image."""
+        likely = np.where(self.truth, self.probabilities, 1 - self.probabilities)
+        return float(-np.log(np.maximum(likely, LEAST_LIKELY)).mean())
 
     def calibration_error(self, bins: int) -> float:
         """Return the calibration error of a label, in 0..1."""

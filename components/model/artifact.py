@@ -60,6 +60,11 @@ class ModelSpec:
         if not all(0 <= threshold <= 1 for threshold in self.thresholds):
             raise ConfigurationError(f"thresholds {self.thresholds[:20]} must lie between 0 and 1")
 
+    @property
+    def steepest(self) -> float:
+        """Return by how much a calibrated logit changes, at most, where the network's changes by one."""
+        return max(self.scales, default=1.0) if self.several else 1 / self.temperature
+
     def exported(
         self, temperature: float, review_below: float, onnx_sha256: str, unfamiliar_above: float | None = None
     ) -> ModelSpec:

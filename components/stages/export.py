@@ -15,7 +15,7 @@ from torch import nn
 from components.data.decoding.turns import available_cores
 from components.errors import DataError, PerennialError, RefusedError
 from components.evaluation.again import Figures, Job, figures_elsewhere, refuse_unless_near, refuse_unless_same
-from components.evaluation.metrics import Answers
+from components.evaluation.given import Given, given_logits
 from components.model.answering import predict_logits
 from components.model.artifact import ONNX_FILE, SPEC_FILE, ModelSpec, file_sha256, write_spec
 from components.model.images.dataset import StoredImages
@@ -26,16 +26,9 @@ from components.model.serving.latency import Latency, measure_latency
 from components.model.serving.predictor import Predictor
 from components.params import Params
 from components.stages.export_table import export_table
+from components.stages.exported import Exported, HeldBack, open_exported
 from components.stages.files import METRICS_FILE, fresh, read_json, write_json
-from components.stages.int8 import (
-    Exported,
-    HeldBack,
-    attempt_int8,
-    calibration_images,
-    not_possible,
-    open_exported,
-    require_used,
-)
+from components.stages.int8 import attempt_int8, calibration_images, not_possible, require_used
 from components.stages.pruned import fewer_channels
 
 logger = logging.getLogger(__name__)
@@ -60,11 +53,8 @@ def run(params: Params) -> None:
     folder = fresh(params.paths.export)
     to_onnx(network, ready, folder / ONNX_FILE)
     write_spec(folder, _exported(ready, measured, params, file_sha256(folder / ONNX_FILE)))
-    if spec.several:
-        _finish_sets(network, Predictor(folder), stored, params)
-        return
     full = open_exported(folder, held_back)
-    metrics = _parity(network, full.predictor, stored, params)
+    metrics = {"several": spec.several} | _parity(network, full.predictor, stored, params)
     write_json(folder / METRICS_FILE, metrics | {"passed": False})  # not before everything is known
     _refuse_disparity(metrics)
     base, pruned, answers = full, None, full.answers
@@ -79,7 +69,7 @@ def run(params: Params) -> None:
         require_used(metrics["int8"])
 
     logits = predict_logits(network, held_back[0], spec.preprocess)
-    trained = Answers.of(logits, held_back[1], base.predictor.spec.temperature)
+    trained = given_logits(logits, held_back[1], base.predictor.spec)
     figures = {
         "trained": Figures.of(trained, params.evaluate.ece_bins),
         "here": Figures.of(chosen.answers, params.evaluate.ece_bins),
@@ -90,7 +80,8 @@ def run(params: Params) -> None:
     (folder / TABLE_FILE).write_text(export_table(metrics), encoding="utf-8")
     refuse_unless_same(figures["here"], figures["elsewhere"], on_gpu=chosen.predictor.device == "cuda")
     if chosen is base:  # INT8 was judged by what it loses
-        refuse_unless_near(figures["here"], figures["trained"], params.export.parity_tolerance / ready.temperature)
+        tolerance = params.export.parity_tolerance * base.predictor.spec.steepest
+        refuse_unless_near(figures["here"], figures["trained"], tolerance)
     write_json(folder / METRICS_FILE, metrics | {"passed": True})
     logger.info(
         "export: %s, logits agree within %.2g on %d images",
@@ -127,7 +118,7 @@ def _refuse_disparity(metrics: dict[str, Any]) -> None:
 
 
 def _choose(
-    full: Exported, whole: Answers, stored: StoredImages, held_back: HeldBack, params: Params
+    full: Exported, whole: Given, stored: StoredImages, held_back: HeldBack, params: Params
 ) -> tuple[Exported, dict[str, Any]]:
     """Return the form that scores, its files in the export folder, and what metrics.json says of the choice.
 
@@ -195,21 +186,6 @@ def _exported(ready: ModelSpec, measured: Mapping[str, Any], params: Params, sha
     if wanted == "auto":
         wanted = answering["review"]["threshold"] if answering else ready.review_below
     return ready.exported(ready.temperature, wanted, sha256, answering.get("unfamiliar_above"))
-
-
-def _finish_sets(network: nn.Module, predictor: Predictor, stored: StoredImages, params: Params) -> None:
-    """Write what is known of a file that answers several labels an image: it agrees with the trained network."""
-    if params.export.precision == "int8" or params.export.prune:
-        raise RefusedError(
-            "export.precision int8 and export.prune are judged by one answer an image, and this model gives several; "
-            "set them to fp32 and 0"
-        )
-    metrics = _parity(network, predictor, stored, params)
-    folder = Path(params.paths.export)
-    metrics |= {"precision": "fp32", "int8": None, "onnx_bytes": (folder / ONNX_FILE).stat().st_size}
-    write_json(folder / METRICS_FILE, metrics)
-    _refuse_disparity(metrics)
-    logger.info("export: logits agree within %.2g on %d images", metrics["max_absolute_difference"], metrics["images"])
 
 
 def _measured(spec: ModelSpec, measured: Mapping[str, Any]) -> ModelSpec:

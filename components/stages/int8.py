@@ -11,36 +11,19 @@ from numpy.typing import NDArray
 
 from components.data.decoding.turns import available_cores
 from components.errors import PerennialError, RefusedError
-from components.evaluation.again import answered
-from components.evaluation.lighter import Verdict, judge_lighter
-from components.evaluation.metrics import Answers
+from components.evaluation.given import Given
+from components.evaluation.lighter import Verdict
 from components.model.artifact import ONNX_FILE, file_sha256, write_spec
 from components.model.images.dataset import StoredImages
 from components.model.serving.latency import Latency
 from components.model.serving.predictor import Predictor
-from components.model.serving.quantise import quantise, set_temperature
+from components.model.serving.quantise import quantise, set_calibration
 from components.params import Params
+from components.stages.exported import Exported, HeldBack, judge_against, open_exported
 from components.stages.refitted import refitted
-
-HeldBack = tuple[NDArray[np.uint8], NDArray[np.int64]]
-"""Validation images (N, size, size, channels) and their labels (N,)."""
 
 FASTER = 1.05
 """How many times as fast INT8 must be for `auto` to take it; less is within what a machine varies by."""
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """One form of the model: its folder, its session, and what it answers on the judged validation images."""
-
-    folder: Path
-    predictor: Predictor
-    answers: Answers
-
-    @property
-    def size(self) -> int:
-        """Return the bytes of its file."""
-        return (self.folder / ONNX_FILE).stat().st_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +68,13 @@ class Attempt:
 
 def attempt_int8(
     full: Exported,
-    whole: Answers,
+    whole: Given,
     folder: Path,
     calibration: NDArray[np.uint8],
     held_back: HeldBack,
     params: Params,
 ) -> Attempt:
-    """Return the INT8 form of `full`, written to `folder`, temperature and thresholds fitted anew, and its verdict.
+    """Return the INT8 form of `full`, written to `folder`, calibration and thresholds fitted anew, and its verdict.
 
     whole: the answers it is held to. calibration: training images. held_back: the validation images and labels that
     both forms are judged on. Raises as `quantise`.
@@ -103,24 +86,10 @@ def attempt_int8(
     coarse = Predictor(folder, threads=available_cores())
     logits = np.concatenate([coarse.predict(images[s : s + 256])[0] for s in range(0, len(images), 256)])
     spec_of_light = refitted(spec, logits, labels, params)
-    set_temperature(path, spec_of_light.temperature)
+    set_calibration(path, spec_of_light)
     write_spec(folder, replace(spec_of_light, onnx_sha256=file_sha256(path)))
     light = open_exported(folder, held_back)
-    verdict = judge_lighter(
-        whole,
-        light.answers,
-        spec.classes,
-        max_loss=params.export.max_loss,
-        max_class_loss=params.export.max_class_loss,
-        ece_bins=params.evaluate.ece_bins,
-    )
-    return Attempt(light, verdict)
-
-
-def open_exported(folder: Path, held_back: HeldBack) -> Exported:
-    """Return the form in `folder` and what it answers."""
-    predictor = Predictor(folder, threads=available_cores())
-    return Exported(folder, predictor, answered(predictor, *held_back))
+    return Attempt(light, judge_against(whole, light, params))
 
 
 def calibration_images(stored: StoredImages, params: Params, full: Exported) -> NDArray[np.uint8]:

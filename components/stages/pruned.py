@@ -9,16 +9,15 @@ import numpy as np
 from torch import nn
 
 from components.errors import RefusedError
-from components.evaluation.lighter import judge_lighter
 from components.model.answering import predict_logits
 from components.model.artifact import ONNX_FILE, ModelSpec, file_sha256, write_spec
-from components.model.calibration import softmax
+from components.model.calibration import sigmoid, softmax
 from components.model.images.dataset import StoredImages
 from components.model.images.inputs import ImageSet
 from components.model.networks.pruning import parameters, prune
 from components.model.serving.export import to_onnx
 from components.params import Params
-from components.stages.int8 import Exported, HeldBack, open_exported
+from components.stages.exported import Exported, HeldBack, judge_against, open_exported
 from components.stages.refitted import refitted
 
 GENTLER = 0.3  # of train.learning_rate: what is left is to move a little, not to be learnt anew
@@ -40,14 +39,7 @@ def fewer_channels(
     to_onnx(smaller, spec, path)
     write_spec(whole.folder, replace(spec, onnx_sha256=file_sha256(path)))
     pruned = open_exported(whole.folder, held_back)
-    verdict = judge_lighter(
-        whole.answers,
-        pruned.answers,
-        spec.classes,
-        max_loss=params.export.max_loss,
-        max_class_loss=params.export.max_class_loss,
-        ece_bins=params.evaluate.ece_bins,
-    )
+    verdict = judge_against(whole.answers, pruned, params)
     if not verdict.passed:
         raise RefusedError(
             f"with export.prune {params.export.prune:g} {'; '.join(verdict.reasons)}; lower it, or raise "
@@ -76,8 +68,10 @@ def _learn_from(
 
     rows = stored.manifest.select("train")
     images = stored.pixels(rows, spec.preprocess)
-    said = softmax(predict_logits(teacher, images, spec.preprocess)).astype(np.float32)
-    learnt = ImageSet(images, said.argmax(axis=1).astype(np.int64), np.ones(len(images), np.float32), said)
+    logits = predict_logits(teacher, images, spec.preprocess)
+    said = (sigmoid if spec.several else softmax)(logits).astype(np.float32)
+    labels = (said >= 0.5) if spec.several else said.argmax(axis=1)
+    learnt = ImageSet(images, labels.astype(np.int64), np.ones(len(images), np.float32), said)
     rules = params.train.model_copy(
         update={"label_smoothing": 0.0, "learning_rate": GENTLER * params.train.learning_rate}
     )

@@ -9,15 +9,23 @@ from numpy.typing import NDArray
 
 from components.evaluation.metrics import Answers
 from components.evaluation.rejection import choose_threshold
+from components.evaluation.set_answers import SetAnswers, SetPart
+from components.evaluation.several import choose_review
 from components.evaluation.unfamiliar import energy_threshold
 from components.model.artifact import ModelSpec
 from components.model.calibration import fit_calibration
+from components.model.label_calibration import fit_label_rules
 from components.model.serving.predictor import energy
 from components.params import Params
 
 
 def refitted(spec: ModelSpec, logits: NDArray[np.float32], labels: NDArray[np.int64], params: Params) -> ModelSpec:
-    """Return the specification with temperature and thresholds fitted to the file's own logits (N, K) on validation."""
+    """Return the specification with calibration and thresholds fitted to the file's own logits (N, K) on validation.
+
+    labels: class indices (N,), or 0 and 1 of each (N, K) where images carry several.
+    """
+    if spec.several:
+        return _refitted_sets(spec, SetPart(logits, labels), params)
     fitted = fit_calibration(logits, labels)
     answers = Answers.of(logits, labels, fitted.temperature)
     wanted = params.score.review_below
@@ -28,3 +36,28 @@ def refitted(spec: ModelSpec, logits: NDArray[np.float32], labels: NDArray[np.in
         ).threshold  # fmt: skip
     above = energy_threshold(energy(logits, fitted.temperature), params.evaluate.familiar_share)
     return replace(spec, temperature=fitted.temperature, review_below=wanted, unfamiliar_above=above, lightened=True)
+
+
+def _refitted_sets(spec: ModelSpec, part: SetPart, params: Params) -> ModelSpec:
+    found = fit_label_rules(part.logits, part.labels)
+
+    def own_or_before(fitted: NDArray[np.float64], before: tuple[float, ...]) -> NDArray[np.float64]:
+        return np.where(found.own, fitted, before)  # too rare here: evaluation may have seen more images with the label
+
+    rules = replace(
+        found,
+        scales=own_or_before(found.scales, spec.scales),
+        offsets=own_or_before(found.offsets, spec.offsets),
+        thresholds=own_or_before(found.thresholds, spec.thresholds),
+    )
+    wanted = params.score.review_below
+    if wanted == "auto":
+        wanted = choose_review(SetAnswers.by(part, rules), rules, params.evaluate.accepted_accuracy).threshold
+    return replace(
+        spec,
+        scales=tuple(rules.scales.tolist()),
+        offsets=tuple(rules.offsets.tolist()),
+        thresholds=tuple(rules.thresholds.tolist()),
+        review_below=wanted,
+        lightened=True,
+    )

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from spoilt_weights import blow_up_a_channel
 from torch.nn import functional
 
 from components.data.ingestion.ingest import ingest
@@ -99,16 +100,6 @@ def told(root: Path) -> dict:
     return json.loads((root / "artifacts/export/metrics.json").read_text(encoding="utf-8"))
 
 
-def blow_up_a_channel(root: Path) -> None:
-    """The same function in fp32; 8 bits have no room for a channel ten thousand times the others."""
-    path = root / "artifacts/model" / WEIGHTS_FILE
-    weights = torch.load(path, weights_only=True)
-    weights["body.norm0.weight"][3] *= 1e4
-    weights["body.norm0.bias"][3] *= 1e4
-    weights["body.conv1.weight"][:, 3] /= 1e4
-    torch.save(weights, path)
-
-
 def job(root: Path, images: int = 100) -> Job:
     return Job(
         export=str(root / "artifacts/export"), shards=str(root / "data/images"),
@@ -165,14 +156,14 @@ def test_probabilities_of_the_int8_file_mean_what_they_say(exported, monkeypatch
 
 
 def test_int8_that_loses_too_much_is_refused_and_says_how_much(workspace):
-    blow_up_a_channel(workspace)
+    blow_up_a_channel(workspace / "artifacts/model" / WEIGHTS_FILE)
     with pytest.raises(RefusedError, match=r"it loses too much: accuracy falls by .* more than export.max_loss 0.01"):
         STAGES["export"](params(precision="int8"))
     assert told(workspace)["passed"] is False
 
 
 def test_auto_keeps_fp32_where_int8_loses_too_much(workspace):
-    blow_up_a_channel(workspace)
+    blow_up_a_channel(workspace / "artifacts/model" / WEIGHTS_FILE)
     STAGES["export"](params(precision="auto"))
     metrics = told(workspace)
     assert (metrics["passed"], metrics["precision"]) == (True, "fp32")

@@ -22,7 +22,7 @@ from components.model.networks.backbones import build
 from components.model.networks.small import SmallNetwork
 from components.model.serving.export import to_onnx
 from components.model.serving.predictor import Predictor
-from components.model.serving.quantise import quantise, set_temperature
+from components.model.serving.quantise import quantise, set_calibration
 
 DIGITS = load_digits()
 SIDE = 16  # the digits doubled: two quantised convolutions
@@ -149,8 +149,10 @@ def test_file_names_no_place_of_the_machine_and_the_tool_is_silent(both, tmp_pat
 @pytest.mark.parametrize("exported_with", [1.0, 2.5])
 def test_probabilities_follow_the_temperature_that_is_set(network, tmp_path, exported_with):
     to_onnx(network, replace(SPEC, temperature=exported_with), tmp_path / ONNX_FILE)
-    set_temperature(tmp_path / ONNX_FILE, 0.5)
-    set_temperature(tmp_path / ONNX_FILE, 1.7)
+    once = (tmp_path / ONNX_FILE).stat().st_size
+    for temperature in (0.5, 0.9, 1.7):
+        set_calibration(tmp_path / ONNX_FILE, replace(SPEC, temperature=temperature))
+    assert (tmp_path / ONNX_FILE).stat().st_size < once + 500  # what was set before is gone
     logits, probabilities = Predictor(signed(tmp_path), threads=1).predict(PIXELS[HELD])
     assert np.allclose(probabilities, softmax(logits, 1.7), atol=1e-6)
 

@@ -59,24 +59,38 @@ def quantise(source: Path, target: Path, images: NDArray[np.uint8], spec: ModelS
         _shift_logits(source, target, images)
 
 
-def set_temperature(path: Path, temperature: float) -> None:
-    """Change what the file's logits are divided by before the softmax."""
+def set_calibration(path: Path, spec: ModelSpec) -> None:
+    """Change what makes the file's logits probabilities: the temperature, or every label's scale and offset."""
     import onnx
     from onnx import helper, numpy_helper
 
     model = onnx.load(path)
     graph = model.graph
-    (softmax,) = (node for node in graph.node if "probabilities" in node.output)
-    # The exporter leaves the division out where the temperature is 1.
-    division = next((node for node in graph.node if softmax.input[0] in node.output and node.op_type == "Div"), None)
-    graph.initializer.append(numpy_helper.from_array(np.array(temperature, np.float32), "fitted_temperature"))
-    if division is not None:
-        division.input[1] = "fitted_temperature"
-    else:
-        division = helper.make_node("Div", [softmax.input[0], "fitted_temperature"], ["scaled"], "temper")
-        softmax.input[0] = "scaled"
-        graph.node.insert(list(graph.node).index(softmax), division)
+    steps = [("Mul", spec.scales), ("Add", spec.offsets)] if spec.several else [("Div", spec.temperature)]
+    (last,) = (node for node in graph.node if "probabilities" in node.output)
+    last.input[0] = said = "logits"
+    _drop_unused(graph)  # what stood between; the names are free again
+    for number, (operation, values) in enumerate(steps):
+        name = f"fitted_{number}"
+        graph.initializer.append(numpy_helper.from_array(np.array(values, np.float32), name))
+        node = helper.make_node(operation, [said, name], [f"calibrated_{number}"], f"calibrate_{number}")
+        graph.node.insert(list(graph.node).index(last), node)
+        said = node.output[0]
+    last.input[0] = said
     onnx.save_model(model, str(path), save_as_external_data=False)
+
+
+def _drop_unused(graph: Any) -> None:
+    """Take out of an ONNX graph the nodes and numbers that no output depends on."""
+    while True:
+        used = {output.name for output in graph.output} | {name for node in graph.node for name in node.input}
+        idle = [node for node in graph.node if not used & set(node.output)]
+        if not idle:
+            break
+        for node in idle:
+            graph.node.remove(node)
+    for numbers in [one for one in graph.initializer if one.name not in used]:
+        graph.initializer.remove(numbers)
 
 
 def _check(images: NDArray[np.uint8], spec: ModelSpec) -> None:

@@ -15,7 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
-from components.evaluation.paired import Difference, better_p_value, class_difference, overall_difference
+from components.evaluation.gate_checks import (
+    METRICS,
+    MOST_NAMED,
+    alarmed_check,
+    new_class_check,
+    none_worse_check,
+    parity_check,
+    points,
+)
+from components.evaluation.paired import Difference, class_difference, overall_difference
 from components.params import Gate
 from components.records import GateCheck, GateVerdict
 
@@ -23,9 +32,6 @@ ALPHA = 0.05
 # With many classes the level is shared, so that chance alone is not expected to refuse even half a class.
 EXPECTED_FALSE_REFUSALS = 0.5
 
-METRICS = ("recall", "precision")
-EVERY_CLASS = "every class"
-MOST_NAMED = 20  # classes in one sentence, or one check each
 MOST_NUMBERED = 200  # classes whose numbers a verdict keeps, the worst
 IntArray = NDArray[np.int64]
 
@@ -64,7 +70,7 @@ def judge_candidate(
     arrays do not belong together.
     """
     _check_arrays(candidate, champion)
-    checks = [_parity(candidate), _calibration(candidate, rules)]
+    checks = [parity_check(candidate.parity_ok), _calibration(candidate, rules)]
     if len(candidate.labels) == 0:
         checks.append(GateCheck("images", False, "there is no labelled image to judge on"))
     elif champion is None and champion_expected:
@@ -90,7 +96,9 @@ def _against_champion(
             checks.append(_alarmed_class(candidate, champion, name, metrics, rules))
     if champion.note:
         checks.append(GateCheck("class list", True, f"the champion answers an older one: {champion.note}"))
-    return checks + _folded([_new_class(candidate, k, rules) for k in new])
+    return checks + _folded(
+        [new_class_check(candidate.classes[k], candidate.labels == k, candidate.predicted == k, rules) for k in new]
+    )
 
 
 def _folded(checks: list[GateCheck]) -> list[GateCheck]:
@@ -104,11 +112,6 @@ def _folded(checks: list[GateCheck]) -> list[GateCheck]:
     detail = "; ".join([f"{len(failed)} of {len(checks)} do not reach the floor", *said, *more])
     numbers = {check.name: dict(check.numbers) for check in worst[:MOST_NUMBERED]}
     return [GateCheck("new classes", not failed, detail, numbers)]
-
-
-def _parity(candidate: CandidateResults) -> GateCheck:
-    words = "agrees" if candidate.parity_ok else "does not agree"
-    return GateCheck("export parity", candidate.parity_ok, f"the exported file {words} with the trained model")
 
 
 def _calibration(candidate: CandidateResults, rules: Gate) -> GateCheck:
@@ -147,8 +150,8 @@ def _overall(labels: IntArray, candidate: IntArray, champion: IntArray, rules: G
     difference = overall_difference(labels, candidate, champion)
     bound = difference.lower(ALPHA)
     detail = (
-        f"accuracy {_points(difference.value)} points, with 95 % confidence at least {_points(bound)}; "
-        f"{_points(-rules.margin)} is allowed"
+        f"accuracy {points(difference.value)} points, with 95 % confidence at least {points(bound)}; "
+        f"{points(-rules.margin)} is allowed"
     )
     numbers = {
         "candidate": float((candidate == labels).mean()),
@@ -183,14 +186,8 @@ def _classes_not_worse(
     kept = found if len(known) <= MOST_NUMBERED else sorted(found, key=lambda one: one[0])[:MOST_NUMBERED]
     numbers: dict[str, object] = {"alpha": alpha, "class_margin": rules.class_margin}
     numbers |= {name: [difference.value, upper, difference.images] for upper, name, difference in kept}
-    said = [f"{name} {_points(one.value)} points (at most {_points(upper)})" for upper, name, one in worse[:MOST_NAMED]]
-    said += [f"and {len(worse) - MOST_NAMED} more"] if len(worse) > MOST_NAMED else []
-    detail = (
-        "; ".join(said)
-        if worse
-        else f"none of {len(known)} classes is shown to be more than {100 * rules.class_margin:.0f} points worse"
-    )
-    return GateCheck(EVERY_CLASS, not worse, detail, numbers)
+    said = [f"{name} {points(one.value)} points (at most {points(upper)})" for upper, name, one in worse]
+    return none_worse_check(said, f"{len(known)} classes", numbers, rules)
 
 
 def _images_by_class(*columns: IntArray) -> Callable[[int], IntArray]:
@@ -212,48 +209,11 @@ def _images_by_class(*columns: IntArray) -> Callable[[int], IntArray]:
 def _alarmed_class(
     candidate: CandidateResults, champion: CandidateResults, name: str, metrics: Sequence[str], rules: Gate
 ) -> GateCheck:
-    """Return whether the candidate is better where `name` raised its alarm.
-
-    With two rules one of them is enough: the other is often alarmed by its shadow, as the precision of a class that is
-    hardly predicted any more, and the check of every class guards it.
-    """
     title = f"alarmed class {name}"
     if name not in candidate.classes:
         return GateCheck(title, False, "the candidate does not know this class")
-    k = candidate.classes.index(name)
-    better, words = False, []
-    numbers: dict[str, object] = {"p": rules.alarmed_p}
-    for metric in metrics or METRICS:
-        difference = class_difference(candidate.labels, candidate.predicted, champion.predicted, k, metric)
-        if difference is None:
-            words.append(f"{metric} cannot be compared: no such image")
-            continue
-        p_value = better_p_value(candidate.labels, candidate.predicted, champion.predicted, k, metric)
-        numbers[metric] = {"difference": difference.value, "p_value": p_value, "images": difference.images}
-        better |= difference.value > 0 and p_value < rules.alarmed_p
-        words.append(f"{metric} {_points(difference.value)} points, p {p_value:.3f} on {difference.images} images")
-    return GateCheck(title, better, f"{'; '.join(words)}; better at p < {rules.alarmed_p:g} is asked", numbers)
-
-
-def _new_class(candidate: CandidateResults, k: int, rules: Gate) -> GateCheck:
-    """Return whether a class the champion does not know reaches the floor and beats always answering it."""
-    name = candidate.classes[k]
-    actual, said = candidate.labels == k, candidate.predicted == k
-    if not actual.any():
-        return GateCheck(f"new class {name}", False, "there is no labelled image of it to judge on")
-    recall = float(said[actual].mean())
-    precision = float(actual[said].mean()) if said.any() else 0.0
-    trivial = float(actual.mean())
-    passed = recall >= rules.floor and precision >= rules.floor and precision > trivial
-    detail = f"recall {100 * recall:.1f} %, precision {100 * precision:.1f} %, floor {100 * rules.floor:.1f} %"
-    numbers = {
-        "recall": recall,
-        "precision": precision,
-        "floor": rules.floor,
-        "share": trivial,
-        "images": int(actual.sum()),
-    }
-    return GateCheck(f"new class {name}", passed, detail, numbers)
+    columns = candidate.labels, candidate.predicted, champion.predicted
+    return alarmed_check(title, columns, candidate.classes.index(name), metrics, rules)
 
 
 def _check_arrays(candidate: CandidateResults, champion: CandidateResults | None) -> None:
@@ -270,7 +230,3 @@ def _check_arrays(candidate: CandidateResults, champion: CandidateResults | None
         return
     if not np.array_equal(champion.labels, candidate.labels) or champion.predicted.shape != candidate.labels.shape:
         raise DataError("candidate and champion were not judged on the same images in the same order; score both again")
-
-
-def _points(difference: float) -> str:
-    return f"{100 * difference:+.1f}"

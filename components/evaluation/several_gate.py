@@ -14,8 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
-from components.evaluation.gate import ALPHA, EVERY_CLASS, EXPECTED_FALSE_REFUSALS, METRICS, MOST_NAMED, MOST_NUMBERED
-from components.evaluation.paired import better_p_value, class_difference
+from components.evaluation.gate import ALPHA, EXPECTED_FALSE_REFUSALS, MOST_NUMBERED
+from components.evaluation.gate_checks import (
+    METRICS,
+    alarmed_check,
+    new_class_check,
+    none_worse_check,
+    parity_check,
+    points,
+)
+from components.evaluation.paired import class_difference
 from components.evaluation.several import macro_f1
 from components.params import Gate
 from components.records import GateCheck, GateVerdict
@@ -57,9 +65,8 @@ def judge_several(
     The arguments are those of `gate.judge_candidate`. Raises DataError if the arrays do not belong together.
     """
     _check_arrays(candidate, champion)
-    words = "agrees" if candidate.parity_ok else "does not agree"
     checks = [
-        GateCheck("export parity", candidate.parity_ok, f"the exported file {words} with the trained model"),
+        parity_check(candidate.parity_ok),
         GateCheck(
             "calibration",
             bool(candidate.ece <= rules.max_ece),  # False for NaN
@@ -107,7 +114,9 @@ def _against_champion(
     if champion.note:
         checks.append(GateCheck("class list", True, f"the champion answers an older one: {champion.note}"))
     new = [k for k, name in enumerate(candidate.classes) if name not in old]
-    return checks + [_new_label(candidate, k, rules) for k in new]
+    return checks + [
+        new_class_check(candidate.classes[k], candidate.truth[:, k], candidate.said[:, k], rules) for k in new
+    ]
 
 
 def _overall(candidate: SetResults, champion: SetResults, known: Sequence[int], rules: Gate) -> GateCheck:
@@ -117,8 +126,8 @@ def _overall(candidate: SetResults, champion: SetResults, known: Sequence[int], 
     ours, theirs = macro_f1(truth, new), macro_f1(truth, old)
     bound = float(np.percentile(_drawn_gain(truth, new, old), 100 * ALPHA))
     detail = (
-        f"macro-F1 {_points(ours - theirs)} points, with 95 % confidence at least {_points(bound)}; "
-        f"{_points(-rules.margin)} is allowed"
+        f"macro-F1 {points(ours - theirs)} points, with 95 % confidence at least {points(bound)}; "
+        f"{points(-rules.margin)} is allowed"
     )
     numbers = {
         "candidate": ours, "champion": theirs, "difference": ours - theirs, "lower": bound, "margin": rules.margin,
@@ -162,55 +171,23 @@ def _labels_not_worse(candidate: SetResults, champion: SetResults, known: Sequen
     worse = [one for one in found if one[0] < -rules.class_margin]
     numbers: dict[str, object] = {"alpha": alpha, "class_margin": rules.class_margin}
     numbers |= {name: [one.value, upper, one.images] for upper, name, one in found[:MOST_NUMBERED]}
-    said = [f"{name} {_points(one.value)} points (at most {_points(upper)})" for upper, name, one in worse[:MOST_NAMED]]
-    said += [f"and {len(worse) - MOST_NAMED} more"] if len(worse) > MOST_NAMED else []
-    none = f"none of {len(known)} labels is shown to be more than {100 * rules.class_margin:.0f} points worse"
-    return GateCheck(EVERY_CLASS, not worse, "; ".join(said) if worse else none, numbers)
+    said = [f"{name} {points(one.value)} points (at most {points(upper)})" for upper, name, one in worse]
+    return none_worse_check(said, f"{len(known)} labels", numbers, rules)
 
 
 def _alarmed_label(
     candidate: SetResults, champion: SetResults, name: str, metrics: Sequence[str], rules: Gate
 ) -> GateCheck:
-    """Return whether the candidate is better where `name` raised its alarm; with two rules one of them is enough."""
     title = f"alarmed class {name}"
     if name not in candidate.classes:
         return GateCheck(title, False, "the candidate does not know this label")
-    k = candidate.classes.index(name)
-    columns = _of_label(candidate, champion, k)
-    better, words = False, []
-    numbers: dict[str, object] = {"p": rules.alarmed_p}
-    for metric in metrics or METRICS:
-        difference = class_difference(*columns, 1, metric)
-        if difference is None:
-            words.append(f"{metric} cannot be compared: no such image")
-            continue
-        p_value = better_p_value(*columns, 1, metric)
-        numbers[metric] = {"difference": difference.value, "p_value": p_value, "images": difference.images}
-        better |= difference.value > 0 and p_value < rules.alarmed_p
-        words.append(f"{metric} {_points(difference.value)} points, p {p_value:.3f} on {difference.images} images")
-    return GateCheck(title, better, f"{'; '.join(words)}; better at p < {rules.alarmed_p:g} is asked", numbers)
+    return alarmed_check(title, _of_label(candidate, champion, candidate.classes.index(name)), 1, metrics, rules)
 
 
 def _of_label(candidate: SetResults, champion: SetResults, k: int) -> tuple[IntArray, IntArray, IntArray]:
     """Return label k as a problem of two classes (N,): the truth, and what candidate and champion say."""
     truth, new, old = (some[:, k].astype(np.int64) for some in (candidate.truth, candidate.said, champion.said))
     return truth, new, old
-
-
-def _new_label(candidate: SetResults, k: int, rules: Gate) -> GateCheck:
-    """Return whether a label the champion does not know reaches the floor and beats always answering it."""
-    name = candidate.classes[k]
-    there, said = candidate.truth[:, k], candidate.said[:, k]
-    if not there.any():
-        return GateCheck(f"new class {name}", False, "there is no labelled image of it to judge on")
-    recall, share = float(said[there].mean()), float(there.mean())
-    precision = float(there[said].mean()) if said.any() else 0.0
-    passed = recall >= rules.floor and precision >= rules.floor and precision > share
-    detail = f"recall {_percent(recall)}, precision {_percent(precision)}, floor {_percent(rules.floor)}"
-    numbers = {
-        "recall": recall, "precision": precision, "floor": rules.floor, "share": share, "images": int(there.sum()),
-    }  # fmt: skip
-    return GateCheck(f"new class {name}", passed, detail, numbers)
 
 
 def _check_arrays(candidate: SetResults, champion: SetResults | None) -> None:
@@ -220,10 +197,6 @@ def _check_arrays(candidate: SetResults, champion: SetResults | None) -> None:
         raise DataError(f"labels and answers have shapes {shapes}, not all {wanted}: score both models again")
     if champion is not None and not np.array_equal(champion.truth, candidate.truth):
         raise DataError("candidate and champion were not judged on the same images in the same order; score both again")
-
-
-def _points(difference: float) -> str:
-    return f"{100 * difference:+.1f}"
 
 
 def _percent(share: float) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from components.errors import DataError
-from components.evaluation.gate import EVERY_CLASS
+from components.evaluation.gate_checks import EVERY_CLASS
 from components.evaluation.set_answers import SetPart, label_calibration_error
 from components.evaluation.several import measure_several
 from components.evaluation.several_gate import SetResults, judge_several

@@ -8,6 +8,7 @@ from scipy import stats
 
 from components.errors import DataError
 from components.evaluation.gate import CandidateResults, judge_candidate
+from components.evaluation.gate_checks import new_class_check
 from components.evaluation.paired import better_p_value, class_difference, mid_p_value, overall_difference
 from components.params import Gate
 
@@ -161,6 +162,13 @@ def test_a_class_the_champion_does_not_know_is_judged_by_the_floor_and_the_other
         results(good.predicted[unseen], LABELS[unseen]), CandidateResults(NAMES[:9], LABELS[unseen], old[unseen])
     )
     assert "new class j" in failed(without)
+
+
+def test_a_new_class_must_be_more_precise_than_answering_it_always():
+    there = np.arange(100) < 80
+    always = new_class_check("k", there, np.ones(100, bool), RULES)
+    assert (always.passed, always.numbers["recall"], always.numbers["precision"]) == (False, 1.0, 0.8)
+    assert new_class_check("k", there, np.arange(100) < 85, RULES).passed
 
 
 def test_a_champion_of_an_older_list_is_compared_under_the_names_of_today_and_the_verdict_says_so(rng):

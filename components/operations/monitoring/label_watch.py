@@ -25,7 +25,7 @@ SKIPPED = {
     "prediction_drift": "whether a change of the mix explains drift is not asked of several labels: each label's share "
     "is tested by itself, and its reference is re-weighted where its share among the answers has changed",
     "drift_explained": "what changed in the images is not looked for where they carry several labels",
-    "skew": "production is not held against offline figures: no model of several labels is trained here yet",
+    "skew": "production is not held against offline figures where images carry several labels",
 }
 """What is not said of a segment with several labels, and why."""
 

@@ -25,11 +25,11 @@ from components.model.serving.export import embedding_parity, parity, to_onnx
 from components.model.serving.latency import Latency, measure_latency
 from components.model.serving.predictor import Predictor
 from components.params import Params
-from components.stages.export_table import export_table
-from components.stages.exported import Exported, HeldBack, open_exported
+from components.stages.exporting.exported import Exported, HeldBack, open_exported
+from components.stages.exporting.int8 import attempt_int8, calibration_images, not_possible, require_used
+from components.stages.exporting.pruned import fewer_channels
+from components.stages.exporting.table import export_table
 from components.stages.files import METRICS_FILE, fresh, read_json, write_json
-from components.stages.int8 import attempt_int8, calibration_images, not_possible, require_used
-from components.stages.pruned import fewer_channels
 
 logger = logging.getLogger(__name__)
 

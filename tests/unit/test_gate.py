@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from components.errors import DataError
-from components.evaluation.gate import CandidateResults, judge_candidate
-from components.evaluation.gate_checks import new_class_check
+from components.evaluation.gates.checks import new_class_check
+from components.evaluation.gates.one_class import CandidateResults, judge_candidate
 from components.evaluation.paired import better_p_value, class_difference, mid_p_value, overall_difference
 from components.params import Gate
 

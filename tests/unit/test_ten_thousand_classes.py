@@ -9,7 +9,7 @@ import pytest
 
 from components.data.ingestion.class_changes import Merge, Rename, Translation, applied
 from components.data.manifest import Manifest
-from components.evaluation.gate import CandidateResults, judge_candidate
+from components.evaluation.gates.one_class import CandidateResults, judge_candidate
 from components.evaluation.measure import Part, measure
 from components.evaluation.metrics import Answers, classification_report
 from components.evaluation.report import draw_confusion, markdown

@@ -18,7 +18,7 @@ from components.data.quarantine.register import Register
 from components.data.sources.opening import SourceItem
 from components.data.versioning.versions import WorkspaceClone, latest_dataset
 from components.errors import RefusedError
-from components.evaluation.gate_checks import EVERY_CLASS
+from components.evaluation.gates.checks import EVERY_CLASS
 from components.operations.alerting import recover, send
 from components.operations.doubted_labels import as_corrections
 from components.operations.ingestion import (

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
-from components.evaluation.gate_checks import (
+from components.evaluation.gates.checks import (
     METRICS,
     MOST_NAMED,
     alarmed_check,

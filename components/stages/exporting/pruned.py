@@ -17,8 +17,8 @@ from components.model.images.inputs import ImageSet
 from components.model.networks.pruning import parameters, prune
 from components.model.serving.export import to_onnx
 from components.params import Params
-from components.stages.exported import Exported, HeldBack, judge_against, open_exported
-from components.stages.refitted import refitted
+from components.stages.exporting.exported import Exported, HeldBack, judge_against, open_exported
+from components.stages.exporting.refitted import refitted
 
 GENTLER = 0.3  # of train.learning_rate: what is left is to move a little, not to be learnt anew
 

@@ -19,8 +19,8 @@ from components.model.serving.latency import Latency
 from components.model.serving.predictor import Predictor
 from components.model.serving.quantise import quantise, set_calibration
 from components.params import Params
-from components.stages.exported import Exported, HeldBack, judge_against, open_exported
-from components.stages.refitted import refitted
+from components.stages.exporting.exported import Exported, HeldBack, judge_against, open_exported
+from components.stages.exporting.refitted import refitted
 
 FASTER = 1.05
 """How many times as fast INT8 must be for `auto` to take it; less is within what a machine varies by."""

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
-from components.evaluation.gate import ALPHA, EXPECTED_FALSE_REFUSALS, MOST_NUMBERED
-from components.evaluation.gate_checks import (
+from components.evaluation.gates.checks import (
     METRICS,
     alarmed_check,
     new_class_check,
@@ -23,6 +22,7 @@ from components.evaluation.gate_checks import (
     parity_check,
     points,
 )
+from components.evaluation.gates.one_class import ALPHA, EXPECTED_FALSE_REFUSALS, MOST_NUMBERED
 from components.evaluation.paired import class_difference
 from components.evaluation.several import macro_f1
 from components.params import Gate

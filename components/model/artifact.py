@@ -17,6 +17,9 @@ SPEC_FILE = "model.json"
 ONNX_FILE = "model.onnx"
 WEIGHTS_FILE = "model.pt"
 
+START_FOLDER = Path(".perennial") / "start"
+"""Where a retraining puts the champion's weights for the train stage, inside the folder it runs in."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from components.errors import ConfigurationError
-from components.model.artifact import WEIGHTS_FILE, ModelSpec, file_sha256, write_spec
+from components.model.artifact import START_FOLDER, WEIGHTS_FILE, ModelSpec, file_sha256, write_spec
 from components.model.images.dataset import StoredImages
 from components.model.networks.backbones import network_of
 from components.model.training.contact_sheet import write_contact_sheet
@@ -22,7 +22,7 @@ from components.model.training.progress import MetricsLog
 from components.model.training.selection import try_backbones
 from components.model.training.state import RunState, run_key
 from components.model.training.transfer import Trained, train
-from components.model.training.warm_start import START_FOLDER, as_fed, champion_in, take_over
+from components.model.training.warm_start import as_fed, champion_in, take_over
 from components.params import AUTO, CHAMPION, Params, Train
 from components.stages.files import METRICS_FILE, METRICS_LOG_FILE, fresh, write_json
 from components.stages.training_set import TrainingSet, load_training_set

@@ -13,9 +13,6 @@ from components.model.networks.backbones import Answering, restore
 from components.model.networks.heads import first_and_last
 from components.params import Start
 
-START_FOLDER = Path(".perennial") / "start"
-"""Where a retraining puts the champion's weights for the train stage, inside the folder it runs in."""
-
 
 def as_fed(spec: ModelSpec, champion: ModelSpec) -> ModelSpec:
     """Return `spec` with the normalisation that the champion's weights were trained with.

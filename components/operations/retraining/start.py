@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 from components.data.versioning.versions import past_checkout
-from components.model.artifact import SPEC_FILE, WEIGHTS_FILE, file_sha256
-from components.model.training.warm_start import START_FOLDER
+from components.model.artifact import SPEC_FILE, START_FOLDER, WEIGHTS_FILE, file_sha256
 from components.operations.retraining.written_params import note_start
 from components.operations.services import Services
 from components.params import CHAMPION, Start, load_params

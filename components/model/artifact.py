@@ -27,8 +27,8 @@ class ModelSpec:
 
     classes: names in the order of the network's outputs. temperature: divides the logits before the softmax.
     review_below: calibrated confidence under which a prediction needs a person; of several labels, the least sure
-    decision's, as of `predictor.decisions`. unfamiliar_above: energy above which an
-    image is probably none of the classes, None where it was not measured. onnx_sha256: None until exported.
+    decision's, as of `predictor.decisions`. unfamiliar_above: energy above which an image is probably none of the
+    classes, None where it was not measured. onnx_sha256: None until exported.
     lightened: the file was pruned or put in 8 bits after training, so its answers are not quite the trained network's.
     head: how the network answers from what its backbone sees.
     several: an image carries any number of the classes. What evaluation found of each (K,) is then, and only then, in

@@ -66,6 +66,20 @@ def test_a_hidden_layer_is_trained_on_frozen_features_and_nothing_else_moves(tmp
     assert all(torch.equal(after[name], value) for name, value in before.items() if "classifier" not in name)
 
 
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_the_network_answers_as_its_head_did_on_scaled_features(tmp_path, head):
+    network, held_back = pretrained(), stripes(60, seed=6)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    network = build(
+        "small_cnn", classes=3, channels=1, size=8, dropout=0.1, pretrained=str(tmp_path / "weights.pt"), head=head
+    )
+    rules = params("head", head_epochs=3)
+    fitted = fit_head(network, stripes(300, seed=5), held_back, spec=SPEC, params=rules, checkpoints=tmp_path / "c")
+    logits = torch.from_numpy(predict_logits(fitted.network, held_back.images, SPEC))
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(held_back.labels))
+    assert float(loss) == pytest.approx(fitted.validation["validation_loss"], rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("images", "strategy"), [(4_999, "head"), (5_000, "two_phase"), (100_000, "two_phase"), (100_001, "full")]
 )

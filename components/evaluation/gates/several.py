@@ -41,7 +41,7 @@ class SetResults:
 
     classes: the labels this model knows, by the candidate's names. ece: mean calibration error over labels. parity_ok:
     whether the exported file agrees with the trained model. The champion's last two are not looked at. note: as of
-    `gate.CandidateResults`.
+    `one_class.CandidateResults`.
     """
 
     classes: tuple[str, ...]
@@ -62,7 +62,7 @@ def judge_several(
 ) -> GateVerdict:
     """Return every check of `candidate` with its numbers; it may be promoted only if all passed.
 
-    The arguments are those of `gate.judge_candidate`. Raises DataError if the arrays do not belong together.
+    The arguments are those of `one_class.judge_candidate`. Raises DataError if the arrays do not belong together.
     """
     _check_arrays(candidate, champion)
     checks = [

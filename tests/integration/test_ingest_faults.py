@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from components.data.manifest import Manifest
 from components.data.png import encode_png
 from components.data.quarantine.register import register_path
 from components.data.shards import ShardReader
+from components.data.sources.seen import stamp
 from components.data.versioning.versions import configure_dvc
 from components.errors import IntegrityError
 from components.store.ledger import history, record
@@ -179,6 +181,12 @@ class Prepared:
     expected: Outcome
 
 
+def let_settle(source: Path) -> None:
+    """Wait until a source's times tell its state, so that an ingest remembers its files as a later rerun does."""
+    while stamp(source.name, source.stat()) is None:
+        time.sleep(0.05)
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory, ingests: Ingests, own_database: Database) -> Prepared:
     from components.operations.workspace import init_workspace
@@ -189,6 +197,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, ingests: Ingests, own_dat
     init_workspace(root, Settings(), {"data": {"shard_bytes": 65536}})
     code, report = ingests.run(root, archive(folder / "first.tar", FIRST), own_database)
     assert (code, report["added"]) == (0, len(FIRST)), report
+    let_settle(source)
     undisturbed = Place(copied(root, folder / "undisturbed"), source, ingests, own_database)
     code, report = undisturbed.ingest()
     assert (code, report["added"], report["dataset_version"]) == (0, len(SECOND), "data/2026-11-21-2"), report

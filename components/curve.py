@@ -24,7 +24,7 @@ from components.errors import DataError, PerennialError
 from components.params import Params, load_params
 
 if TYPE_CHECKING:
-    from components.evaluation.advice import LearningCurve
+    from components.evaluation.training.advice import LearningCurve
     from components.model.images.dataset import LearningSet
     from components.model.images.inputs import ImageSet
 
@@ -47,10 +47,10 @@ def learning_curve(
     written: is given the curve after every training. Held out are the validation and the golden images.
     Raises DataError for too few images to hold out or to divide.
     """
-    from components.evaluation.advice import CurvePoint, LearningCurve
+    from components.evaluation.training.advice import CurvePoint, LearningCurve
     from components.labels.stale import read_stale
     from components.model.images.dataset import StoredImages, load_learning
-    from components.model.training.folds import assign_folds
+    from components.model.out_of_fold.folds import assign_folds
 
     started = clock()
     stored = StoredImages.of(params)

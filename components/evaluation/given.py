@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluation.metrics import Answers
-from components.evaluation.set_answers import SetAnswers
+from components.evaluation.metrics.one_class import Answers
+from components.evaluation.metrics.set_answers import SetAnswers
 from components.model.artifact import ModelSpec
 from components.model.calibration import sigmoid
 

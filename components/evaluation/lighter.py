@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from components.errors import DataError
 from components.evaluation.given import Given
-from components.evaluation.metrics import Answers
-from components.evaluation.paired import mid_p_value
-from components.evaluation.set_answers import SetAnswers
+from components.evaluation.metrics.one_class import Answers
+from components.evaluation.metrics.paired import mid_p_value
+from components.evaluation.metrics.set_answers import SetAnswers
 
 BoolArray = NDArray[np.bool_]
 

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
-from components.evaluation.metrics import Answers, classification_report
-from components.evaluation.ranking import macro_auroc
-from components.evaluation.rejection import choose_threshold
-from components.evaluation.scores import score_intervals
-from components.evaluation.unfamiliar import energy_threshold
+from components.evaluation.examination.unfamiliar import energy_threshold
+from components.evaluation.metrics.one_class import Answers, classification_report
+from components.evaluation.metrics.ranking import macro_auroc
+from components.evaluation.metrics.rejection import choose_threshold
+from components.evaluation.metrics.scores import score_intervals
 from components.model.calibration import fit_calibration
 from components.model.serving.predictor import energy
 from components.params import Evaluate

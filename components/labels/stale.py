@@ -29,7 +29,7 @@ from components.records import Window
 
 if TYPE_CHECKING:  # flows read the files of this module, and must not load PyTorch for it
     from components.model.images.dataset import StoredImages
-    from components.model.training.past import Features
+    from components.model.out_of_fold.past import Features
 
 STALE_FILE = "stale.parquet"
 SUCCESSORS_FILE = "successors.parquet"
@@ -163,7 +163,7 @@ def _examine(
 ) -> None:
     """Add to `found` what is out of date since `suspected`, with the evidence."""
     from components.model.images.inputs import ImageSet
-    from components.model.training.past import features_of, past_model
+    from components.model.out_of_fold.past import features_of, past_model
 
     since = Window.parse(suspected.since).start
     later = np.array([start is not None and start >= since for start in rows.starts], bool)

@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from components.errors import ConfigurationError, IntegrityError, RefusedError
 from components.model.images.preprocess import PreprocessSpec
@@ -19,6 +19,31 @@ WEIGHTS_FILE = "model.pt"
 
 START_FOLDER = Path(".perennial") / "start"
 """Where a retraining puts the champion's weights for the train stage, inside the folder it runs in."""
+
+
+class NetworkKind(NamedTuple):
+    """What two networks must share for one to start from the other's weights. size: in pixels."""
+
+    backbone: str
+    head: Head
+    size: int
+    channels: int
+    several: bool
+
+    def __str__(self) -> str:
+        answers = "several labels" if self.several else "one class"
+        return (
+            f"{self.backbone} with a {self.head} head at {self.size} px, {self.channels} channels, for {answers} an "
+            "image"
+        )
+
+    def require_start_from(self, champion: NetworkKind) -> None:
+        """Raise ConfigurationError unless a network of this kind can start from the champion's weights."""
+        if self != champion:
+            raise ConfigurationError(
+                f"train.pretrained is champion, and the champion is {champion}, which {self} cannot start from; set "
+                "train.pretrained to none, or backbone, head and preprocess to the champion's"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +87,12 @@ class ModelSpec:
             raise ConfigurationError(f"thresholds, scales and offsets must be {len(self.classes)} each, or none")
         if not all(0 <= threshold <= 1 for threshold in self.thresholds):
             raise ConfigurationError(f"thresholds {self.thresholds[:20]} must lie between 0 and 1")
+
+    @property
+    def kind(self) -> NetworkKind:
+        """Return what another network must share to start from this one's weights."""
+        fed = self.preprocess
+        return NetworkKind(self.backbone, self.head, fed.size, fed.channels, self.several)
 
     @property
     def steepest(self) -> float:

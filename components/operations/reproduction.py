@@ -18,7 +18,7 @@ from components.data.label_sets import indicators
 from components.data.manifest import Manifest
 from components.data.versioning.versions import dvc_environment, past_checkout
 from components.errors import DataError, RefusedError, ServiceError
-from components.evaluation.paired import overall_difference
+from components.evaluation.metrics.paired import overall_difference
 from components.model.serving.predictor import Predictor, decisions
 from components.operations.ingestion import code_lock_sources
 from components.operations.models import load_predictor

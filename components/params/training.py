@@ -55,7 +55,7 @@ class Augment(Section):
 
 
 class Imbalance(Section):
-    """What is done where some classes have far more images than others; see `components.model.training.imbalance`."""
+    """What is done where some classes have far more images than others; see `training.objectives.imbalance`."""
 
     remedy: Literal["none", "class-weights", "focal", "sampling"] = "none"
     strength: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -84,7 +84,7 @@ class Shortlist(Section):
 
 
 class Distil(Section):
-    """A large trained model whose answers a small network learns; see `components.model.training.distillation`."""
+    """A large trained model whose answers a small network learns; see `training.objectives.distillation`."""
 
     teacher: str = ""
     alpha: Share = 0.5

@@ -31,9 +31,9 @@ from components.model.images.dataset import DecodedImages, LearningSet, StoredIm
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import recorded_statistics
+from components.model.out_of_fold.folds import unjudgeable_classes
+from components.model.out_of_fold.probabilities import agreed, head_out_of_fold, out_of_fold
 from components.model.serving.frozen_features import frozen_features
-from components.model.training.folds import unjudgeable_classes
-from components.model.training.out_of_fold import agreed, head_out_of_fold, out_of_fold
 from components.pages.page import data_uri
 from components.params import Audit, Params
 from components.stages.files import METRICS_FILE, fresh, write_json

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import DataError
-from components.evaluation.confusion import Confusion
-from components.evaluation.examine import examine
-from components.evaluation.judged import Judged
+from components.evaluation.examination.judged import Judged
+from components.evaluation.examination.questions import examine
 from components.evaluation.measure import measure
-from components.evaluation.metrics import Answers
+from components.evaluation.metrics.confusion import Confusion
+from components.evaluation.metrics.one_class import Answers
+from components.evaluation.page.markdown import draw_confusion, draw_reliability, markdown
 from components.evaluation.page.page import PAGE_FILE, Pictures, png_uri, write_report_page
 from components.evaluation.page.pictures import confused_pairs, explained_errors, training_charts
-from components.evaluation.report import draw_confusion, draw_reliability, markdown
 from components.evaluation.training.diagnosis import Guess
 from components.labels.stale import read_stale
 from components.model.artifact import ModelSpec

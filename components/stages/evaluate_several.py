@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from components.data.manifest import without
-from components.evaluation.examine import learnt_share
-from components.evaluation.judged import JudgedImages
+from components.evaluation.examination.judged import JudgedImages
+from components.evaluation.examination.questions import learnt_share
+from components.evaluation.metrics.set_answers import SetAnswers, SetPart
+from components.evaluation.metrics.several import measure_several
+from components.evaluation.metrics.slices import slice_rows
+from components.evaluation.page.markdown import draw_reliability
 from components.evaluation.page.page import PAGE_FILE, png_uri
 from components.evaluation.page.pictures import training_charts
+from components.evaluation.page.several_markdown import several_markdown
 from components.evaluation.page.several_page import LabelPictures, label_slips, write_labels_page
 from components.evaluation.page.several_sections import worst_labels
-from components.evaluation.report import draw_reliability
-from components.evaluation.set_answers import SetAnswers, SetPart
-from components.evaluation.several import measure_several
-from components.evaluation.several_report import several_markdown
-from components.evaluation.slices import slice_rows
 from components.evaluation.training.curve import Epoch
 from components.evaluation.training.diagnosis import Guess, diagnose
 from components.model.artifact import ModelSpec

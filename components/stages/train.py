@@ -16,8 +16,8 @@ from components.model.artifact import START_FOLDER, WEIGHTS_FILE, ModelSpec, fil
 from components.model.images.dataset import StoredImages
 from components.model.networks.backbones import network_of
 from components.model.training.contact_sheet import write_contact_sheet
-from components.model.training.distillation import Teaching, teach
-from components.model.training.imbalance import Remedy, remedy_for
+from components.model.training.objectives.distillation import Teaching, teach
+from components.model.training.objectives.imbalance import Remedy, remedy_for
 from components.model.training.progress import MetricsLog
 from components.model.training.selection import try_backbones
 from components.model.training.state import RunState, run_key

@@ -27,9 +27,9 @@ from PIL import Image
 
 from components.data.decoding.decode import ImageLimits
 from components.data.sources.fashion_mnist import load_fashion_mnist
-from components.evaluation.ranking import auroc
-from components.evaluation.rejection import choose_threshold
-from components.evaluation.unfamiliar import strange_images
+from components.evaluation.examination.unfamiliar import strange_images
+from components.evaluation.metrics.ranking import auroc
+from components.evaluation.metrics.rejection import choose_threshold
 from components.model.answering import predict_logits
 from components.model.calibration import expected_calibration_error, fit_calibration, softmax
 from components.model.images.inputs import ImageSet, channel_statistics

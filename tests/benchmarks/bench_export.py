@@ -29,7 +29,7 @@ from sklearn.linear_model import LogisticRegression
 
 from components.data.decoding.turns import available_cores
 from components.evaluation.lighter import judge_lighter
-from components.evaluation.metrics import Answers
+from components.evaluation.metrics.one_class import Answers
 from components.model.answering import predict_logits
 from components.model.artifact import ONNX_FILE, ModelSpec, file_sha256, write_spec
 from components.model.calibration import fit_temperature

@@ -24,7 +24,7 @@ from components.model.images.inputs import ImageSet, channel_statistics
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import build
 from components.model.training.fit import fit
-from components.model.training.imbalance import remedy_for
+from components.model.training.objectives.imbalance import remedy_for
 from components.params import Imbalance, Preprocess, Train
 
 RARE, KEPT = "Pullover", 0.01

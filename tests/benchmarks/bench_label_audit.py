@@ -34,10 +34,10 @@ from components.model.answering import predict_logits
 from components.model.images.inputs import ImageSet, channel_statistics
 from components.model.images.preprocess import PreprocessSpec, resize
 from components.model.networks.backbones import build, recorded_statistics
+from components.model.out_of_fold import probabilities as judging
+from components.model.out_of_fold.probabilities import agreed, head_out_of_fold, out_of_fold
 from components.model.serving.frozen_features import frozen_features
-from components.model.training import out_of_fold as judging
 from components.model.training.fit import fit
-from components.model.training.out_of_fold import agreed, head_out_of_fold, out_of_fold
 from components.params import Audit, Augment, Preprocess, Train
 
 CLASSES = 10

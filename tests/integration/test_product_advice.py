@@ -14,7 +14,7 @@ import pytest
 
 from components.alerts.message import AlertLevel
 from components.errors import ServiceError
-from components.evaluation.advice import Remedy
+from components.evaluation.training.advice import Remedy
 from components.operations.retraining import advice, renewal
 from components.operations.retraining.attempt import Attempt, begin
 from components.store import alerts_log, champions, ledger

@@ -6,9 +6,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from components.errors import ConfigurationError
 
 pytestmark = [pytest.mark.xdist_group("workspace"), pytest.mark.timeout(1800), pytest.mark.slow]
 
@@ -102,3 +105,17 @@ def test_a_candidate_that_fell_in_one_class_is_followed_by_another_and_no_third(
     told = (product.state / "alerts.jsonl").read_text(encoding="utf-8").splitlines()
     (alert,) = [a for a in map(json.loads, told) if a["key"] == f"kept-champion/{second.version}"]
     assert f"what would help: {advised['reason']}" in alert["body"]
+
+
+def test_a_champion_of_another_kind_is_refused_before_any_stage_runs(
+    product: Any, services: Any, tmp_path: Path
+) -> None:
+    import yaml
+
+    from components.operations.retraining.start import choose_start
+
+    params = yaml.safe_load((product.root / "params.yaml").read_text(encoding="utf-8"))
+    params["train"] |= {"pretrained": "champion", "head": "mlp"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"the champion is small_cnn with a linear head .* with a mlp head"):
+        choose_start(services, tmp_path)

@@ -20,7 +20,7 @@ from components.data.png import encode_png
 from components.data.sources.item import SourceItem
 from components.errors import RefusedError
 from components.evaluation.again import Figures, Job, figures_elsewhere, refuse_unless_same
-from components.evaluation.set_answers import label_calibration_error
+from components.evaluation.metrics.set_answers import label_calibration_error
 from components.labels.stale import find_stale, write_stale
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, write_spec
 from components.model.calibration import sigmoid

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from components.errors import DataError
-from components.evaluation.advice import OVERALL, Advice, CurvePoint, LearningCurve, Remedy, advise
+from components.evaluation.training.advice import OVERALL, Advice, CurvePoint, LearningCurve, Remedy, advise
 
 SHARES = (1.0, 0.25, 0.5, 0.125, 0.25, 0.5, 0.125)
 HELD_OUT, LEARNT = 800, 1000

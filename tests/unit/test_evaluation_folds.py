@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from components.errors import ConfigurationError
-from components.evaluation.folds import cross_validated
+from components.evaluation.training.folds import cross_validated
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.params import Params, Train, parse_strictly

@@ -7,12 +7,12 @@ from torch import nn
 from components.data.ingestion.ingest import ingest
 from components.data.png import encode_png
 from components.data.sources.item import SourceItem
-from components.evaluation.judged import Judged, drawn
-from components.evaluation.metrics import Answers
+from components.evaluation.examination.judged import Judged, drawn
+from components.evaluation.metrics.one_class import Answers
+from components.evaluation.metrics.set_answers import SetAnswers
+from components.evaluation.metrics.slices import slice_rows
 from components.evaluation.page.pictures import confused_pairs, explained_errors
 from components.evaluation.page.several_page import label_slips
-from components.evaluation.set_answers import SetAnswers
-from components.evaluation.slices import slice_rows
 from components.model.artifact import ModelSpec
 from components.model.images.dataset import StoredImages
 from components.model.images.preprocess import PreprocessSpec

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from components.errors import DataError
-from components.evaluation.learning_curve import forecast
+from components.evaluation.training.learning_curve import forecast
 
 SHARES = np.array([1, 0.25, 0.5, 0.125, 0.25, 0.5, 0.125])
 

@@ -3,8 +3,8 @@ import pytest
 
 from components.errors import DataError
 from components.evaluation.lighter import judge_lighter
-from components.evaluation.metrics import Answers
-from components.evaluation.set_answers import SetAnswers
+from components.evaluation.metrics.one_class import Answers
+from components.evaluation.metrics.set_answers import SetAnswers
 
 NAMES = ("a", "b", "c")
 RULES = {"max_loss": 0.01, "max_class_loss": 0.02, "ece_bins": 15}

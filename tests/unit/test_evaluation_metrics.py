@@ -6,9 +6,9 @@ from sklearn.metrics import brier_score_loss, f1_score, log_loss, precision_reca
 from statsmodels.stats.proportion import proportion_confint
 
 from components.errors import DataError
-from components.evaluation.confusion import Confusion
 from components.evaluation.measure import Part, measure
-from components.evaluation.metrics import (
+from components.evaluation.metrics.confusion import Confusion
+from components.evaluation.metrics.one_class import (
     Answers,
     bootstrap_f1,
     classification_report,
@@ -16,7 +16,7 @@ from components.evaluation.metrics import (
     precision_recall_f1,
     wilson,
 )
-from components.evaluation.report import draw_confusion, draw_reliability, markdown
+from components.evaluation.page.markdown import draw_confusion, draw_reliability, markdown
 from components.model.calibration import softmax
 from components.params import Evaluate
 

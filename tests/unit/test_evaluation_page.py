@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from components.evaluation.measure import Part, measure
+from components.evaluation.metrics.slices import slice_rows
 from components.evaluation.page.chart import line_chart
+from components.evaluation.page.markdown import markdown
 from components.evaluation.page.page import Fault, Pair, Pictures, Shown, write_report_page
-from components.evaluation.report import markdown
-from components.evaluation.slices import slice_rows
 from components.pages.page import data_uri
 from components.params import Evaluate
 

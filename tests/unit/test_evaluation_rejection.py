@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.errors import DataError
-from components.evaluation.rejection import Rejection
-from components.evaluation.rejection import choose_threshold as choose
+from components.evaluation.metrics.rejection import Rejection
+from components.evaluation.metrics.rejection import choose_threshold as choose
 
 
 def choose_threshold(confidence: np.ndarray, right: np.ndarray, stated: float, noise: float = 0.0) -> Rejection:

@@ -8,8 +8,8 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from components.errors import ConfigurationError
-from components.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from components.evaluation.robustness.measured import (
+from components.evaluation.examination.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from components.evaluation.examination.robustness import (
     attacked_accuracy,
     corrupted_accuracy,
     further_views,

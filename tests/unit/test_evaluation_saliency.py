@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from components.evaluation.saliency import glowing, saliency
+from components.evaluation.examination.saliency import glowing, saliency
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import build
 

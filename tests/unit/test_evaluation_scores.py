@@ -4,11 +4,11 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import roc_auc_score
 
 from components.errors import DataError
-from components.evaluation.baseline import linear_baseline, small_pixels
-from components.evaluation.metrics import Answers
-from components.evaluation.ranking import auroc, macro_auroc
-from components.evaluation.scores import ece_interval, score_intervals
-from components.evaluation.slices import UNKNOWN, slice_rows, terciles
+from components.evaluation.examination.baseline import linear_baseline, small_pixels
+from components.evaluation.metrics.one_class import Answers
+from components.evaluation.metrics.ranking import auroc, macro_auroc
+from components.evaluation.metrics.scores import ece_interval, score_intervals
+from components.evaluation.metrics.slices import UNKNOWN, slice_rows, terciles
 from components.model.calibration import calibration_error, softmax
 
 

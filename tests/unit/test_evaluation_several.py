@@ -10,8 +10,8 @@ import pytest
 from components.errors import DataError
 from components.evaluation.gates.checks import EVERY_CLASS
 from components.evaluation.gates.several import SetResults, judge_several
-from components.evaluation.set_answers import SetPart, label_calibration_error
-from components.evaluation.several import measure_several
+from components.evaluation.metrics.set_answers import SetPart, label_calibration_error
+from components.evaluation.metrics.several import measure_several
 from components.model.artifact import ModelSpec
 from components.model.images.preprocess import PreprocessSpec
 from components.model.serving.predictor import decisions

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.evaluation.metrics.set_answers import SetPart
+from components.evaluation.metrics.several import measure_several
+from components.evaluation.metrics.slices import slice_rows
 from components.evaluation.page.chart import line_chart
 from components.evaluation.page.page import Shown
+from components.evaluation.page.several_markdown import several_markdown
 from components.evaluation.page.several_page import LabelPictures, Slips, write_labels_page
-from components.evaluation.set_answers import SetPart
-from components.evaluation.several import measure_several
-from components.evaluation.several_report import several_markdown
-from components.evaluation.slices import slice_rows
 from components.pages.page import data_uri
 from components.params import Evaluate
 

@@ -4,7 +4,7 @@ from PIL import Image
 
 from components.data.decoding.decode import ImageLimits
 from components.errors import DataError
-from components.evaluation.unfamiliar import energy_threshold, strange_images, unfamiliar_report
+from components.evaluation.examination.unfamiliar import energy_threshold, strange_images, unfamiliar_report
 from components.model.images.preprocess import PreprocessSpec
 
 SPEC = PreprocessSpec(16, 3, "stretch", 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)

@@ -9,7 +9,7 @@ from scipy import stats
 from components.errors import DataError
 from components.evaluation.gates.checks import new_class_check
 from components.evaluation.gates.one_class import CandidateResults, judge_candidate
-from components.evaluation.paired import better_p_value, class_difference, mid_p_value, overall_difference
+from components.evaluation.metrics.paired import better_p_value, class_difference, mid_p_value, overall_difference
 from components.params import Gate
 
 NAMES = tuple("abcdefghij")

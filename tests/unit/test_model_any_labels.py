@@ -17,9 +17,9 @@ from components.model.images.preprocess import PreprocessSpec
 from components.model.label_calibration import FEWEST, best_threshold, fit_label_rules
 from components.model.networks.backbones import build
 from components.model.serving.predictor import decisions, joint_energy
-from components.model.training.any_labels import MEAN_AP, AnyLabels
 from components.model.training.fit import fit
-from components.model.training.imbalance import Remedy, remedy_for
+from components.model.training.objectives.any_labels import MEAN_AP, AnyLabels
+from components.model.training.objectives.imbalance import Remedy, remedy_for
 from components.params import Imbalance, Preprocess, Train
 
 ONE = torch.ones(1)

@@ -12,10 +12,10 @@ from components.model.artifact import WEIGHTS_FILE, ModelSpec, write_spec
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import build
-from components.model.training.distillation import Taught, Teaching, distilled, lesson, teach
 from components.model.training.fit import Run
 from components.model.training.learner import PixelInputs
-from components.model.training.objective import OneLabel
+from components.model.training.objectives.distillation import Taught, Teaching, distilled, lesson, teach
+from components.model.training.objectives.one_class import OneLabel
 from components.model.training.rates import Rates
 from components.params import Augment, Train
 

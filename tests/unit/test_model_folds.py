@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from components.errors import DataError
-from components.model.training.folds import assign_folds, unjudgeable_classes
+from components.model.out_of_fold.folds import assign_folds, unjudgeable_classes
 
 
 def test_a_group_stays_in_one_fold():

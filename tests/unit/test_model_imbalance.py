@@ -12,7 +12,7 @@ from torch.nn import functional
 from components.errors import ConfigurationError
 from components.model.images.inputs import ImageSet
 from components.model.training.batches import WholeBatches
-from components.model.training.imbalance import Remedy, losses, remedy_for
+from components.model.training.objectives.imbalance import Remedy, losses, remedy_for
 from components.params import Imbalance, Train
 
 CLASSES = ("cat", "dog", "bird")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.model.training.mixing import mix
+from components.model.training.objectives.mixing import mix
 from components.params import Augment
 
 

@@ -13,8 +13,8 @@ from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks import weights
 from components.model.networks.backbones import build, recorded_statistics
+from components.model.out_of_fold.probabilities import agreed, head_out_of_fold
 from components.model.serving.frozen_features import frozen_features
-from components.model.training.out_of_fold import agreed, head_out_of_fold
 
 LITE0 = "tf_efficientnet_lite0"
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from components.errors import DataError, RefusedError
 from components.evaluation.lighter import judge_lighter
-from components.evaluation.metrics import Answers
+from components.evaluation.metrics.one_class import Answers
 from components.model.artifact import ONNX_FILE, ModelSpec, file_sha256, write_spec
 from components.model.calibration import expected_calibration_error, fit_temperature, softmax
 from components.model.images.inputs import Normalise

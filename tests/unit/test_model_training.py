@@ -12,7 +12,7 @@ from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import build
 from components.model.training.fit import fit
 from components.model.training.hardware import choose_precision
-from components.model.training.imbalance import remedy_for
+from components.model.training.objectives.imbalance import remedy_for
 from components.model.training.progress import MetricsLog
 from components.params import Augment, Imbalance, Train
 

@@ -9,8 +9,8 @@ from components.model.answering import predict_logits
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import build
-from components.model.training.distillation import Teaching
 from components.model.training.fit import fit
+from components.model.training.objectives.distillation import Teaching
 from components.model.training.progress import MetricsLog
 from components.model.training.transfer import choose_strategy, fit_head, train
 from components.params import Augment, Train, Transfer

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.errors import DataError
-from components.evaluation.metrics import Answers, classification_report
+from components.evaluation.metrics.one_class import Answers, classification_report
 from components.monitoring.accuracy import estimate
 from components.monitoring.sampling import allocate
 from components.monitoring.skew import (

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from components.errors import ConfigurationError
-from components.evaluation.metrics import Answers, classification_report
+from components.evaluation.metrics.one_class import Answers, classification_report
 from components.model.artifact import ModelSpec
 from components.model.images.preprocess import PreprocessSpec
 from components.records import GateCheck, GateVerdict

@@ -11,8 +11,8 @@ from components.data.ingestion.class_changes import Merge, Rename, Translation, 
 from components.data.manifest import Manifest
 from components.evaluation.gates.one_class import CandidateResults, judge_candidate
 from components.evaluation.measure import Part, measure
-from components.evaluation.metrics import Answers, classification_report
-from components.evaluation.report import draw_confusion, markdown
+from components.evaluation.metrics.one_class import Answers, classification_report
+from components.evaluation.page.markdown import draw_confusion, markdown
 from components.labels import issues
 from components.labels.issues import find_issues
 from components.model.artifact import ModelSpec
@@ -87,7 +87,7 @@ def test_metrics_report_and_card_are_bounded_and_readable(peak, tmp_path):
 
 
 def confusion_of(images: int):
-    from components.evaluation.confusion import Confusion
+    from components.evaluation.metrics.confusion import Confusion
 
     return Confusion.of(*guesses(images), K)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluation.paired import better_p_value, class_difference
+from components.evaluation.metrics.paired import better_p_value, class_difference
 from components.params import Gate
-from components.records import GateCheck
+from components.records import GateCheck, GateVerdict
 
 METRICS = ("recall", "precision")
 EVERY_CLASS = "every class"
@@ -19,10 +20,51 @@ IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 
-def parity_check(agrees: bool) -> GateCheck:
-    """Return whether the exported file answers as the trained model does."""
+class Candidate(Protocol):
+    """What the gate asks of a model whatever it answers."""
+
+    @property
+    def ece(self) -> float:
+        """Calibration error on the gate's images."""
+
+    @property
+    def parity_ok(self) -> bool:
+        """Whether the exported file agrees with the trained model."""
+
+
+def verdict(
+    candidate: Candidate,
+    rules: Gate,
+    *,
+    measure: str,
+    nothing: str,
+    missing: bool,
+    comparison: Callable[[], Sequence[GateCheck]],
+) -> GateVerdict:
+    """Return the verdict on a candidate: export parity, calibration, then those of `comparison`.
+
+    measure: the name of its calibration error. nothing: in words, why there is nothing to judge on, "" where there is.
+    missing: whether the champion's answers should be there and are not. In both cases nothing is compared.
+    """
+    checks = [_parity(candidate.parity_ok), _calibration(measure, candidate.ece, rules)]
+    if nothing:
+        checks.append(GateCheck("images", False, nothing))
+    elif missing:
+        checks.append(GateCheck("baseline", False, "the champion's answers on the gate's images are missing"))
+    else:
+        checks += comparison()
+    return GateVerdict(tuple(checks))
+
+
+def _parity(agrees: bool) -> GateCheck:
     words = "agrees" if agrees else "does not agree"
     return GateCheck("export parity", agrees, f"the exported file {words} with the trained model")
+
+
+def _calibration(measure: str, ece: float, rules: Gate) -> GateCheck:
+    passed = bool(ece <= rules.max_ece)  # False for NaN
+    detail = f"{measure} {ece:.3f}, at most {rules.max_ece:.3f}"
+    return GateCheck("calibration", passed, detail, {"ece": ece, "max_ece": rules.max_ece})
 
 
 def alarmed_check(

@@ -21,10 +21,10 @@ from components.evaluation.gates.checks import (
     alarmed_check,
     new_class_check,
     none_worse_check,
-    parity_check,
     points,
+    verdict,
 )
-from components.evaluation.paired import Difference, class_difference, overall_difference
+from components.evaluation.metrics.paired import Difference, class_difference, overall_difference
 from components.params import Gate
 from components.records import GateCheck, GateVerdict
 
@@ -70,16 +70,18 @@ def judge_candidate(
     arrays do not belong together.
     """
     _check_arrays(candidate, champion)
-    checks = [parity_check(candidate.parity_ok), _calibration(candidate, rules)]
-    if len(candidate.labels) == 0:
-        checks.append(GateCheck("images", False, "there is no labelled image to judge on"))
-    elif champion is None and champion_expected:
-        checks.append(GateCheck("baseline", False, "the champion's answers on the gate's images are missing"))
-    elif champion is None:
-        checks.append(_first_model(candidate, rules))
-    else:
-        checks += _against_champion(candidate, champion, alarmed, rules)
-    return GateVerdict(tuple(checks))
+    return verdict(
+        candidate,
+        rules,
+        measure="expected calibration error",
+        nothing="" if len(candidate.labels) else "there is no labelled image to judge on",
+        missing=champion is None and champion_expected,
+        comparison=lambda: (
+            [_first_model(candidate, rules)]
+            if champion is None
+            else _against_champion(candidate, champion, alarmed, rules)
+        ),
+    )
 
 
 def _against_champion(
@@ -112,12 +114,6 @@ def _folded(checks: list[GateCheck]) -> list[GateCheck]:
     detail = "; ".join([f"{len(failed)} of {len(checks)} do not reach the floor", *said, *more])
     numbers = {check.name: dict(check.numbers) for check in worst[:MOST_NUMBERED]}
     return [GateCheck("new classes", not failed, detail, numbers)]
-
-
-def _calibration(candidate: CandidateResults, rules: Gate) -> GateCheck:
-    passed = bool(candidate.ece <= rules.max_ece)  # False for NaN
-    detail = f"expected calibration error {candidate.ece:.3f}, at most {rules.max_ece:.3f}"
-    return GateCheck("calibration", passed, detail, {"ece": candidate.ece, "max_ece": rules.max_ece})
 
 
 def _first_model(candidate: CandidateResults, rules: Gate) -> GateCheck:

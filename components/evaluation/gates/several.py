@@ -19,12 +19,12 @@ from components.evaluation.gates.checks import (
     alarmed_check,
     new_class_check,
     none_worse_check,
-    parity_check,
     points,
+    verdict,
 )
 from components.evaluation.gates.one_class import ALPHA, EXPECTED_FALSE_REFUSALS, MOST_NUMBERED
-from components.evaluation.paired import class_difference
-from components.evaluation.several import macro_f1
+from components.evaluation.metrics.paired import class_difference
+from components.evaluation.metrics.several import macro_f1
 from components.params import Gate
 from components.records import GateCheck, GateVerdict
 
@@ -65,24 +65,18 @@ def judge_several(
     The arguments are those of `one_class.judge_candidate`. Raises DataError if the arrays do not belong together.
     """
     _check_arrays(candidate, champion)
-    checks = [
-        parity_check(candidate.parity_ok),
-        GateCheck(
-            "calibration",
-            bool(candidate.ece <= rules.max_ece),  # False for NaN
-            f"mean calibration error of a label {candidate.ece:.3f}, at most {rules.max_ece:.3f}",
-            {"ece": candidate.ece, "max_ece": rules.max_ece},
+    return verdict(
+        candidate,
+        rules,
+        measure="mean calibration error of a label",
+        nothing="" if candidate.truth.any() else "there is no image that carries a label to judge on",
+        missing=champion is None and champion_expected,
+        comparison=lambda: (
+            [_first_model(candidate, rules)]
+            if champion is None
+            else _against_champion(candidate, champion, alarmed, rules)
         ),
-    ]
-    if not candidate.truth.any():
-        checks.append(GateCheck("images", False, "there is no image that carries a label to judge on"))
-    elif champion is None and champion_expected:
-        checks.append(GateCheck("baseline", False, "the champion's answers on the gate's images are missing"))
-    elif champion is None:
-        checks.append(_first_model(candidate, rules))
-    else:
-        checks += _against_champion(candidate, champion, alarmed, rules)
-    return GateVerdict(tuple(checks))
+    )
 
 
 def _first_model(candidate: SetResults, rules: Gate) -> GateCheck:

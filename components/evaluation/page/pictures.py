@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluation.confusion import Confusion
-from components.evaluation.judged import Judged, JudgedImages
+from components.evaluation.examination.judged import Judged, JudgedImages
+from components.evaluation.examination.saliency import glowing, saliency
+from components.evaluation.metrics.confusion import Confusion
 from components.evaluation.page.chart import Chart, line_chart
 from components.evaluation.page.page import Fault, Pair, Shown
-from components.evaluation.saliency import glowing, saliency
 from components.evaluation.training.curve import Epoch
 from components.evaluation.training.diagnosis import Guess
 from components.pages.page import data_uri

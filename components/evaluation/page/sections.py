@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components.evaluation.metrics.slices import FEW_IMAGES
 from components.evaluation.page.section import Section, Table, images, number, percent, percents
-from components.evaluation.slices import FEW_IMAGES
 
 MOST_CLASS_ROWS = 60
 Metrics = Mapping[str, Any]

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from components.evaluation.judged import JudgedImages
+from components.evaluation.examination.judged import JudgedImages
+from components.evaluation.metrics.set_answers import SetAnswers
 from components.evaluation.page.chart import Chart
 from components.evaluation.page.page import Shown
 from components.evaluation.page.pictures import show
 from components.evaluation.page.section import images, percent
 from components.evaluation.page.sections import judged_part
 from components.evaluation.page.several_sections import further, headline, labels
-from components.evaluation.set_answers import SetAnswers
 
 MOST_OF_A_KIND = 6
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from components.model.training.augmentation import augment
-from components.model.training.mixing import mix
+from components.model.training.objectives.mixing import mix
 from components.params import Augment
 
 ROWS, VARIATIONS = 8, 8

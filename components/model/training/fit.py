@@ -23,13 +23,13 @@ from torch import nn
 from components.errors import DataError
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
-from components.model.training.any_labels import objective_for
 from components.model.training.batches import Examples, WholeBatches
-from components.model.training.distillation import Taught, Teaching, lesson
 from components.model.training.hardware import choose_precision, choose_processes, ran_out_of_memory
-from components.model.training.imbalance import Remedy
 from components.model.training.learner import SAVED_AS, Learner, PixelInputs, Recipe
-from components.model.training.objective import Objective
+from components.model.training.objectives.any_labels import objective_for
+from components.model.training.objectives.distillation import Taught, Teaching, lesson
+from components.model.training.objectives.imbalance import Remedy
+from components.model.training.objectives.one_class import Objective
 from components.model.training.progress import MetricsLog, ProgressBar, Recorder
 from components.model.training.rates import Rates
 from components.model.training.state import RunState

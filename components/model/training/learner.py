@@ -14,8 +14,8 @@ from components.model.images.inputs import Normalise
 from components.model.images.preprocess import PreprocessSpec
 from components.model.training.augmentation import augment
 from components.model.training.batches import Batch, WholeBatches, seed_of
-from components.model.training.mixing import mix
-from components.model.training.objective import Objective
+from components.model.training.objectives.mixing import mix
+from components.model.training.objectives.one_class import Objective
 from components.model.training.rates import LayerGroups, Rates, clip, optimizer_and_schedule, still_if_frozen
 from components.params import Augment, Train
 

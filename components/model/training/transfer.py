@@ -18,10 +18,10 @@ from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import Answering, embed_and_answer
 from components.model.networks.heads import first_and_last
 from components.model.serving.frozen_features import FrozenNetwork
-from components.model.training.any_labels import objective_for
-from components.model.training.distillation import Teaching
 from components.model.training.fit import Fitted, Run, fit
-from components.model.training.imbalance import Remedy
+from components.model.training.objectives.any_labels import objective_for
+from components.model.training.objectives.distillation import Teaching
+from components.model.training.objectives.imbalance import Remedy
 from components.model.training.progress import MetricsLog
 from components.model.training.rates import Rates, require_gentle
 from components.model.training.state import RunState

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from components.errors import ConfigurationError, IntegrityError
+from components.errors import IntegrityError
 from components.model.artifact import WEIGHTS_FILE, ModelSpec, file_sha256, read_spec
 from components.model.networks.backbones import Answering, restore
 from components.model.networks.heads import first_and_last
@@ -19,14 +19,7 @@ def as_fed(spec: ModelSpec, champion: ModelSpec) -> ModelSpec:
 
     Raises ConfigurationError where the champion is another network, or sees images of another size.
     """
-    wanted, known = (
-        (one.backbone, one.head, one.several, one.preprocess.size, one.preprocess.channels) for one in (spec, champion)
-    )
-    if wanted != known:
-        raise ConfigurationError(
-            f"train.pretrained is champion, and the champion is {_told(champion)}, which {_told(spec)} cannot start "
-            "from; set train.pretrained to none, or backbone, head and preprocess to the champion's"
-        )
+    spec.kind.require_start_from(champion.kind)
     preprocess = replace(spec.preprocess, mean=champion.preprocess.mean, std=champion.preprocess.std)
     return replace(spec, preprocess=preprocess)
 
@@ -68,7 +61,3 @@ def _answering(network: nn.Module) -> list[str]:
     last = first_and_last(network.get_classifier() if isinstance(network, Answering) else None)[1]
     tensors = {id(last.weight), id(last.bias)}
     return [name for name, value in network.named_parameters() if id(value) in tensors]
-
-
-def _told(spec: ModelSpec) -> str:
-    return f"{spec.backbone} with a {spec.head} head at {spec.preprocess.size} px, {spec.preprocess.channels} channels"

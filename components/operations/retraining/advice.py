@@ -15,7 +15,7 @@ from typing import Any
 
 from components.data.versioning.versions import dvc, past_checkout
 from components.errors import PerennialError, RefusedError, ServiceError
-from components.evaluation.advice import Advice, LearningCurve, advise
+from components.evaluation.training.advice import Advice, LearningCurve, advise
 from components.operations.ingestion import current_dataset, dataset_paths
 from components.operations.retraining.attempt import Attempt
 from components.operations.services import Services

@@ -14,7 +14,7 @@ from components.data.label_sets import indicators
 from components.errors import RefusedError
 from components.evaluation.gates.one_class import CandidateResults, judge_candidate
 from components.evaluation.gates.several import SetResults, judge_several
-from components.evaluation.set_answers import label_calibration_error
+from components.evaluation.metrics.set_answers import label_calibration_error
 from components.model.artifact import ModelSpec
 from components.model.calibration import expected_calibration_error
 from components.model.serving.predictor import decisions

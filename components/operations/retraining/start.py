@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from components.data.versioning.versions import past_checkout
-from components.model.artifact import SPEC_FILE, START_FOLDER, WEIGHTS_FILE, file_sha256
+from components.model.artifact import SPEC_FILE, START_FOLDER, WEIGHTS_FILE, NetworkKind, file_sha256, read_spec
 from components.operations.retraining.written_params import note_start
 from components.operations.services import Services
 from components.params import CHAMPION, Start, load_params
@@ -17,16 +17,20 @@ def choose_start(services: Services, root: Path) -> None:
     """Write into the params.yaml at `root` whose weights training starts from, and bring them.
 
     That is the champion where `train.pretrained` says so and there is one, else nobody. Raises ServiceError where its
-    weights cannot be had.
+    weights cannot be had, and ConfigurationError, before any stage has run, where it is a network of another kind.
     """
     path = root / "params.yaml"
-    current = champions.champion(services.database) if load_params(path).train.pretrained == CHAMPION else None
+    params = load_params(path)
+    current = champions.champion(services.database) if params.train.pretrained == CHAMPION else None
     if current is None:
         note_start(path, Start())
         return
     start = Start(version=current.version, commit=current.git_commit)
     _copy_weights(services, start, root)
-    sha256 = file_sha256(root / START_FOLDER / WEIGHTS_FILE)
+    fed, folder = params.preprocess, root / START_FOLDER
+    wanted = NetworkKind(params.train.backbone, params.train.head, fed.size, fed.channels, params.data.several)
+    wanted.require_start_from(read_spec(folder).kind)
+    sha256 = file_sha256(folder / WEIGHTS_FILE)
     note_start(path, start.model_copy(update={"sha256": sha256}))
 
 

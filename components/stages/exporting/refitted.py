@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluation.metrics import Answers
-from components.evaluation.rejection import choose_threshold
-from components.evaluation.set_answers import SetAnswers, SetPart
-from components.evaluation.several import choose_review
-from components.evaluation.unfamiliar import energy_threshold
+from components.evaluation.examination.unfamiliar import energy_threshold
+from components.evaluation.metrics.one_class import Answers
+from components.evaluation.metrics.rejection import choose_threshold
+from components.evaluation.metrics.set_answers import SetAnswers, SetPart
+from components.evaluation.metrics.several import choose_review
 from components.model.artifact import ModelSpec
 from components.model.calibration import fit_calibration
 from components.model.label_calibration import fit_label_rules

@@ -14,8 +14,8 @@ from components.model.calibration import sigmoid, softmax
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import network_of
+from components.model.out_of_fold.folds import assign_folds
 from components.model.training.fit import fit
-from components.model.training.folds import assign_folds
 from components.params import Audit, Train
 
 Answer = Callable[[NDArray[np.floating]], NDArray[np.float64]]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluation.metrics import Z95, Answers, wilson
+from components.evaluation.metrics.one_class import Z95, Answers, wilson
 from components.model.calibration import calibration_error
 
 FloatArray = NDArray[np.float64]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluation.confusion import Confusion
-from components.evaluation.metrics import macro_f1, wilson
+from components.evaluation.metrics.confusion import Confusion
+from components.evaluation.metrics.one_class import macro_f1, wilson
 
 UInt8Array = NDArray[np.uint8]
 IntArray = NDArray[np.int64]

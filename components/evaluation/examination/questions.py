@@ -11,15 +11,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from components.data.manifest import without
-from components.evaluation.baseline import linear_baseline
-from components.evaluation.folds import cross_validated
-from components.evaluation.judged import IntArray, Judged, JudgedImages, drawn
+from components.evaluation.examination.baseline import linear_baseline
+from components.evaluation.examination.judged import IntArray, Judged, JudgedImages, drawn
+from components.evaluation.examination.robustness import attacked_accuracy, corrupted_accuracy, looked_at_five_times
+from components.evaluation.examination.unfamiliar import energy_threshold, strange_images, unfamiliar_report
 from components.evaluation.measure import Part
-from components.evaluation.robustness.measured import attacked_accuracy, corrupted_accuracy, looked_at_five_times
-from components.evaluation.slices import slice_rows
+from components.evaluation.metrics.slices import slice_rows
 from components.evaluation.training.curve import Epoch
 from components.evaluation.training.diagnosis import diagnose
-from components.evaluation.unfamiliar import energy_threshold, strange_images, unfamiliar_report
+from components.evaluation.training.folds import cross_validated
 from components.model.answering import predict_logits
 from components.model.images.inputs import ImageSet
 from components.model.serving.predictor import energy

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from components.model.training.imbalance import Remedy, losses
+from components.model.training.objectives.imbalance import Remedy, losses
 
 MACRO_F1 = "validation_macro_f1"
 

@@ -18,7 +18,7 @@ from components.model.answering import predict_logits
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import restore
-from components.model.training.objective import Objective, Tally
+from components.model.training.objectives.one_class import Objective, Tally
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluation.confusion import Confusion
+from components.evaluation.metrics.confusion import Confusion
 from components.evaluation.page.further_sections import PARTS
 from components.evaluation.page.section import escaped as _cell
 from components.evaluation.page.section import percents as _interval

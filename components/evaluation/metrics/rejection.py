@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
-from components.evaluation.metrics import proportion
+from components.evaluation.metrics.one_class import proportion
 
 FEWEST = 30  # accepted images, below which an accuracy is no promise
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from components.errors import DataError
-from components.evaluation.learning_curve import Forecast, forecast
+from components.evaluation.training.learning_curve import Forecast, forecast
 
 WORTH_POINTS = 0.01
 WORTH_SHARE = 0.10

@@ -9,9 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
-from components.evaluation.metrics import wilson
-from components.evaluation.rejection import Rejection, choose_threshold
-from components.evaluation.set_answers import BoolArray, FloatArray, SetAnswers, SetPart, label_calibration_error
+from components.evaluation.metrics.one_class import wilson
+from components.evaluation.metrics.rejection import Rejection, choose_threshold
+from components.evaluation.metrics.set_answers import (
+    BoolArray,
+    FloatArray,
+    SetAnswers,
+    SetPart,
+    label_calibration_error,
+)
 from components.model.average_precision import average_precisions
 from components.model.calibration import sigmoid
 from components.model.label_calibration import LabelRules, fit_label_rules

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from components.model.average_precision import mean_average_precision
 from components.model.images.inputs import ImageSet
-from components.model.training.imbalance import Remedy
-from components.model.training.objective import Objective, OneLabel
+from components.model.training.objectives.imbalance import Remedy
+from components.model.training.objectives.one_class import Objective, OneLabel
 
 MEAN_AP = "validation_map"
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.evaluation.metrics import wilson
+from components.evaluation.metrics.one_class import wilson
 
 FEW_IMAGES = 100
 MOST_SLICES = 40

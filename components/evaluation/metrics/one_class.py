@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import DataError
-from components.evaluation.confusion import Confusion
+from components.evaluation.metrics.confusion import Confusion
 from components.model.calibration import calibration_error, rows_at_once, softmax
 
 FloatArray = NDArray[np.float64]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.evaluation.confusion import Confusion
-from components.evaluation.metrics import macro_f1
+from components.evaluation.metrics.confusion import Confusion
+from components.evaluation.metrics.one_class import macro_f1
 from components.params import Audit, Train
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def cross_validated(
     Raises DataError for fewer groups than folds.
     """
     # Lightning costs three seconds before the first image.
-    from components.model.training.out_of_fold import out_of_fold
+    from components.model.out_of_fold.probabilities import out_of_fold
 
     audit = Audit(folds=folds, epochs=train.epochs)
     probabilities, fold = out_of_fold(data, groups, classes, spec=spec, train=train, audit=audit)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from components.data.described import read_sizes
-from components.evaluation.metrics import Answers
-from components.evaluation.slices import UNKNOWN, terciles
+from components.evaluation.metrics.one_class import Answers
+from components.evaluation.metrics.slices import UNKNOWN, terciles
 from components.model.artifact import ModelSpec
 from components.model.images.dataset import StoredImages
 

@@ -16,7 +16,7 @@ from PIL import Image
 from components.data.decoding.decode import ImageLimits, ImageRejected
 from components.data.sources.folders import LocalFolder
 from components.errors import DataError
-from components.evaluation.ranking import auroc
+from components.evaluation.metrics.ranking import auroc
 from components.model.images.preprocess import PreprocessSpec, decode_and_resize, resize
 
 UInt8Array = NDArray[np.uint8]

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from components.evaluation.confusion import Confusion
-from components.evaluation.metrics import macro_f1, wilson
-from components.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from components.evaluation.examination.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from components.evaluation.metrics.confusion import Confusion
+from components.evaluation.metrics.one_class import macro_f1, wilson
 from components.model.calibration import softmax
 from components.model.images.inputs import Normalise
 from components.model.images.preprocess import PreprocessSpec

@@ -1,0 +1,1 @@
+"""What answers are worth: scores with intervals, areas, pairs of models, thresholds. Pure: arrays in, numbers out."""

@@ -1,0 +1,1 @@
+"""Models that judge images they never saw, for the label audit and cross-validation."""

@@ -29,6 +29,7 @@ class Settings:
     workspace_git_url: str | None = None
     image_store_url: str | None = None
     alert_urls: tuple[str, ...] = ()
+    tensorboard_folder: str | None = None
 
     @staticmethod
     def variables() -> tuple[str, ...]:
@@ -40,6 +41,7 @@ class Settings:
             "WORKSPACE_GIT_URL",
             "IMAGE_STORE_URL",
             "PERENNIAL_ALERT_URLS",
+            "PERENNIAL_TENSORBOARD_FOLDER",
         )
 
     @classmethod
@@ -53,6 +55,7 @@ class Settings:
             workspace_git_url=source.get("WORKSPACE_GIT_URL") or None,
             image_store_url=source.get("IMAGE_STORE_URL") or None,
             alert_urls=tuple(source.get("PERENNIAL_ALERT_URLS", "").split()),
+            tensorboard_folder=source.get("PERENNIAL_TENSORBOARD_FOLDER") or None,
         )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 from components.errors import ConfigurationError, DataError
 from components.records import parse_time
@@ -57,6 +59,24 @@ class MetricsFile:
             self._line += 1
             points.extend(_parse(line, f"{self._path}:{self._line}"))
         return points
+
+
+def follow_metrics(
+    path: Path, stop: Event, write: Callable[[list[MetricPoint]], None], *, poll_seconds: float = 1.0
+) -> int:
+    """Hand the points of a metrics.jsonl on as training writes them, until `stop` is set; return how many there were.
+
+    The lines written before `stop` was set are all handed on. A file that lies there already and is never changed is
+    handed on at the end. Raises DataError for a line that is not a metric.
+    """
+    source, many = MetricsFile(path), 0
+    while True:
+        over = stop.wait(poll_seconds)
+        points = source.unread(last=over)
+        write(points)
+        many += len(points)
+        if over:
+            return many
 
 
 def _state(path: Path) -> tuple[int, int, int, int] | None:

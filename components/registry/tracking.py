@@ -8,13 +8,13 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any, Literal
 
 from components.errors import DataError, ServiceError
-from components.registry.metrics_file import MetricPoint, MetricsFile
+from components.registry.metrics_file import MetricPoint, follow_metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -99,19 +99,8 @@ class Tracking:
         self._log_points(run_id, [MetricPoint(key, float(value), timestamp_ms, step) for key, value in metrics.items()])
 
     def tail_metrics(self, run_id: str, file: Path, stop: Event, *, poll_seconds: float = 1.0) -> int:
-        """Log the lines of a metrics.jsonl as training writes them, until `stop` is set; return how many numbers.
-
-        The lines written before `stop` was set are all logged. A file that lies there already and is never changed is
-        logged at the end. Raises DataError for a line that is not a metric.
-        """
-        source, logged = MetricsFile(file), 0
-        while True:
-            over = stop.wait(poll_seconds)
-            points = source.unread(last=over)
-            self._log_points(run_id, points)
-            logged += len(points)
-            if over:
-                return logged
+        """Log the lines of a metrics.jsonl as training writes them, as `follow_metrics`; return how many numbers."""
+        return follow_metrics(file, stop, partial(self._log_points, run_id), poll_seconds=poll_seconds)
 
     def log_artifacts(self, run_id: str, folder: Path, into: str | None = None) -> None:
         """Copy the files of `folder` into the run, under its folder `into`."""

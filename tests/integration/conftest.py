@@ -36,7 +36,14 @@ SMALL = {
     "labelling": {"share": 0.5},
     "preprocess": {"size": 28, "channels": 1},
 }
-OURS = ("DATABASE_URL", "MLFLOW_TRACKING_URI", "WORKSPACE_GIT_URL", "IMAGE_STORE_URL", "PERENNIAL_ALERT_URLS")
+OURS = (
+    "DATABASE_URL",
+    "MLFLOW_TRACKING_URI",
+    "WORKSPACE_GIT_URL",
+    "IMAGE_STORE_URL",
+    "PERENNIAL_ALERT_URLS",
+    "PERENNIAL_TENSORBOARD_FOLDER",
+)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from components.operations.retraining.written_params import note_change, note_mi
 from components.operations.services import Services
 from components.params import Params, load_params
 from components.records import GateVerdict
+from components.registry.tensorboard import tail_events
 from components.store import champions, labelling, ledger, requests
 from components.store.audit_queue import settled_doubts
 
@@ -157,21 +158,21 @@ def start_run(services: Services, attempt: Attempt, dataset_version: str, clone:
 
 @contextmanager
 def following_metrics(services: Services, run_id: str, clone_root: Path) -> Iterator[None]:
-    """Pass the metrics that training writes on to MLflow while the block runs."""
-    params = load_params(clone_root / "params.yaml")
-    stop = Event()
-    follower = Thread(
-        target=services.registry.tail_metrics,
-        args=(run_id, clone_root / params.paths.model / "metrics.jsonl", stop),
-        name="metrics",
-        daemon=True,
-    )
-    follower.start()
+    """Pass the metrics that training writes on to MLflow while the block runs, and to TensorBoard where it is asked."""
+    file = clone_root / load_params(clone_root / "params.yaml").paths.model / "metrics.jsonl"
+    stop, events = Event(), services.workspace.settings.tensorboard_folder
+    followers = [Thread(target=services.registry.tail_metrics, args=(run_id, file, stop), name="metrics", daemon=True)]
+    if events is not None:
+        arguments = (Path(events).expanduser() / run_id, file, stop)
+        followers.append(Thread(target=tail_events, args=arguments, name="events", daemon=True))
+    for follower in followers:
+        follower.start()
     try:
         yield
     finally:
         stop.set()
-        follower.join(timeout=60)
+        for follower in followers:
+            follower.join(timeout=60)
 
 
 def commit_run(clone: WorkspaceClone, dataset_version: str) -> str:

@@ -13,8 +13,9 @@ from components.errors import DataError
 from components.evaluation.examination.unfamiliar import energy_threshold
 from components.evaluation.metrics.one_class import Answers, classification_report
 from components.evaluation.metrics.ranking import macro_auroc
-from components.evaluation.metrics.rejection import choose_threshold
+from components.evaluation.metrics.rejection import choose_threshold, offered
 from components.evaluation.metrics.scores import score_intervals
+from components.model.artifact import reject_index
 from components.model.calibration import fit_calibration
 from components.model.serving.predictor import energy
 from components.params import Evaluate
@@ -32,7 +33,7 @@ def measure(parts: Mapping[str, Part], classes: Sequence[str], rules: Evaluate) 
     """Return temperature, calibration error before and after it, and the calibrated metrics of every part.
 
     "answering" has what the scorer is told: below which confidence a person should see an answer, and above which
-    energy an image is none of the classes; both chosen on validation.
+    energy an image is none of the classes, both chosen on validation; and which class says that it is none of them.
 
     The judged part has "roc_auc" and "intervals" of its further scores beside what every part has.
     parts: the first is the one to judge calibration on; "validation", which the temperature is fitted on, must be
@@ -53,9 +54,10 @@ def measure(parts: Mapping[str, Part], classes: Sequence[str], rules: Evaluate) 
         "roc_auc": macro_auroc(parts[judged].logits, parts[judged].labels, temperature),
         "intervals": score_intervals(answers[judged], bins=rules.ece_bins, bootstrap=rules.bootstrap),
     }
-    validation = answers["validation"]
+    reject = reject_index(rules.reject_class, classes)
+    sure = {name: offered(answers[name].confidence, answers[name].predicted, reject) for name in ("validation", judged)}
     review = choose_threshold(
-        validation.confidence, validation.right, rules.accepted_accuracy,
+        sure["validation"], answers["validation"].right, rules.accepted_accuracy,
         label_noise=fitted.label_noise, classes=len(classes),
     )  # fmt: skip
     energies = energy(parts["validation"].logits, temperature)
@@ -69,9 +71,10 @@ def measure(parts: Mapping[str, Part], classes: Sequence[str], rules: Evaluate) 
             "ece_after": round(answers[judged].calibration_error(rules.ece_bins), 5),
         },
         "answering": {
-            "review": review.report(answers[judged].confidence, answers[judged].right),
+            "review": review.report(sure[judged], answers[judged].right),
             "unfamiliar_above": round(energy_threshold(energies, rules.familiar_share), 5),
             "familiar_share": rules.familiar_share,
+            "reject_class": rules.reject_class,
         },
         "parts": reports,
     }

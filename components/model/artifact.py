@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -56,6 +57,8 @@ class ModelSpec:
     classes, None where it was not measured. onnx_sha256: None until exported.
     lightened: the file was pruned or put in 8 bits after training, so its answers are not quite the trained network's.
     head: how the network answers from what its backbone sees.
+    reject_class: the class of images that are none of the others; whatever its confidence, a person sees such an
+    answer. "" where there is none.
     several: an image carries any number of the classes. What evaluation found of each (K,) is then, and only then, in
     scales and offsets, which make its logit the calibrated one, `scale * logit + offset`, whose sigmoid is the
     probability; and in thresholds, the probability from which on it is answered. Empty until exported.
@@ -72,6 +75,7 @@ class ModelSpec:
     unfamiliar_above: float | None = None
     lightened: bool = False
     head: Head = "linear"
+    reject_class: str = ""
     several: bool = False
     thresholds: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
@@ -87,6 +91,7 @@ class ModelSpec:
             raise ConfigurationError(f"thresholds, scales and offsets must be {len(self.classes)} each, or none")
         if not all(0 <= threshold <= 1 for threshold in self.thresholds):
             raise ConfigurationError(f"thresholds {self.thresholds[:20]} must lie between 0 and 1")
+        reject_index(self.reject_class, self.classes)
 
     @property
     def kind(self) -> NetworkKind:
@@ -134,10 +139,25 @@ class _File(Section):
     onnx_sha256: str | None
     lightened: bool = False
     head: Head = "linear"
+    reject_class: str = ""
     several: bool = False
     thresholds: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
     offsets: tuple[float, ...] = ()
+
+
+def reject_index(name: str, classes: Sequence[str]) -> int | None:
+    """Return the place of the class that says an image is none of the others, None where there is no such class.
+
+    Raises ConfigurationError where it is not among `classes`.
+    """
+    if not name:
+        return None
+    if name not in classes:
+        raise ConfigurationError(
+            f"evaluate.reject_class {name!r} is not among the {len(classes)} classes; `perennial classes` lists them"
+        )
+    return list(classes).index(name)
 
 
 def write_spec(folder: Path, spec: ModelSpec) -> None:
@@ -148,6 +168,8 @@ def write_spec(folder: Path, spec: ModelSpec) -> None:
             del content[name]
     if spec.head == "linear":
         del content["head"]
+    if not spec.reject_class:
+        del content["reject_class"]
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / SPEC_FILE).write_text(text + "\n", encoding="utf-8")
 

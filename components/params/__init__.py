@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import yaml
+from pydantic import model_validator
 
 from components.errors import ConfigurationError
 from components.params.data import Data, Paths, Preprocess, Split
@@ -59,6 +61,14 @@ class Params(Section):
     retrain: Retrain = Retrain()
     schedule: Schedule = Schedule()
     alerts: Alerts = Alerts()
+
+    @model_validator(mode="after")
+    def _one_class_to_reject_by(self) -> Self:
+        if self.evaluate.reject_class and self.data.several:
+            raise ValueError(
+                "evaluate.reject_class is for one class an image; with data.several such an image has no label"
+            )
+        return self
 
 
 def load_params(path: Path) -> Params:

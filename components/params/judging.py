@@ -31,6 +31,7 @@ class Evaluate(Section):
     accepted_accuracy: OpenShare = 0.98
     familiar_share: OpenShare = 0.95
     ood: str = ""
+    reject_class: str = ""
     folds: Annotated[int, Field(ge=0, le=20)] = 0
     report: Report = Report()
 

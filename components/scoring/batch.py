@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from components.data.decoding.turns import available_cores
 from components.data.sources.item import printable
 from components.errors import DataError
+from components.model.artifact import reject_index
 from components.model.serving.predictor import decisions, energy, joint_energy
 from components.records import IMAGE_STATISTICS, ScoredChunk, SetAside
 from components.scoring.images import ImageStore, shard_name
@@ -206,7 +207,11 @@ def _chunk(columns: _Columns, spec: ModelSpec, shard: str) -> ScoredChunk:
     logits = np.concatenate(columns.logits)
     strangeness = joint_energy(logits) if spec.several else energy(logits, spec.temperature)
     positive = None
+    predicted = probabilities.argmax(axis=1).astype(np.int16)
+    reject = reject_index(spec.reject_class, spec.classes)
     needs_review = confidence < spec.review_below
+    if reject is not None:
+        needs_review |= predicted == reject
     if spec.several:
         positive, sure = decisions(probabilities, spec)
         needs_review = sure.min(axis=1) < spec.review_below  # a person sees an image, with all its labels
@@ -216,7 +221,7 @@ def _chunk(columns: _Columns, spec: ModelSpec, shard: str) -> ScoredChunk:
         item_no=np.asarray(columns.item_no, np.int64),
         image_id=tuple(columns.image_id),
         name=tuple(columns.name),
-        predicted=probabilities.argmax(axis=1).astype(np.int16),
+        predicted=predicted,
         confidence=confidence,
         probabilities=probabilities.astype(np.float16),
         ood_score=strangeness,

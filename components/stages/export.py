@@ -191,7 +191,8 @@ def _exported(ready: ModelSpec, measured: Mapping[str, Any], params: Params, sha
 def _measured(spec: ModelSpec, measured: Mapping[str, Any]) -> ModelSpec:
     """Return the specification with the calibration, and the thresholds of several labels, that evaluation found."""
     if not spec.several:
-        return replace(spec, temperature=measured["calibration"]["temperature"])
+        reject = measured.get("answering", {}).get("reject_class", "")
+        return replace(spec, temperature=measured["calibration"]["temperature"], reject_class=reject)
     rules = {row["name"]: row for row in measured["labels"]}
     columns = {
         field: tuple(float(rules[name][key]) for name in spec.classes)

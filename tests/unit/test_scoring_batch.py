@@ -180,6 +180,15 @@ def test_review_is_asked_for_below_the_models_own_threshold(store):
     assert 0 < chunk.needs_review.sum() < 10
 
 
+def test_an_answer_of_the_reject_class_needs_a_person_however_sure_it_is(store):
+    items = [image(level, f"{level}.png") for level in (0, 128, 255)]
+    (plain,) = run(items, store)
+    (flagged,) = run(items, store, BrightnessModel(replace(SPEC, reject_class="light")))
+    assert not plain.needs_review.any()
+    assert flagged.needs_review.tolist() == [False, False, True]
+    assert flagged.predicted.tolist() == plain.predicted.tolist() == [0, 1, 2]
+
+
 def test_a_strange_image_needs_a_person_however_sure_the_answer(store):
     items = [image(level, f"{level}.png") for level in (0, 128, 255)]
     (plain,) = run(items, store)

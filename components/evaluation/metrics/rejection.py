@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from components.errors import DataError
 from components.evaluation.metrics.one_class import proportion
 
+NO_ANSWER = -1.0  # the confidence of answers that no threshold accepts
 FEWEST = 30  # accepted images, below which an accuracy is no promise
+
+
+def offered(
+    confidence: NDArray[np.floating], predicted: NDArray[np.integer], reject: int | None
+) -> NDArray[np.floating]:
+    """Return the confidence (N,) with which each image may be accepted: NO_ANSWER where class `reject` is answered."""
+    return confidence if reject is None else np.where(predicted == reject, NO_ANSWER, confidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +60,8 @@ def choose_threshold(
 
     confidence: (N,), calibrated, of the answer to each image. right: (N,), by labels of which a share `label_noise` is
     taken to be any other of so many classes: a right answer then looks wrong as often, whatever its confidence. Of
-    answers with one confidence all are accepted or none. Where no threshold keeps the promise for 30 images, nothing is
-    accepted. Raises DataError for no images.
+    answers with one confidence all are accepted or none, of NO_ANSWER none. Where no threshold keeps the promise for 30
+    images, nothing is accepted. Raises DataError for no images.
     """
     if not len(confidence):
         raise DataError("a threshold for answers needs validation images; ingest more")
@@ -63,10 +71,11 @@ def choose_threshold(
     whole = np.append(sure[1:] < sure[:-1], True)  # the last answer of those with the same confidence
     by_chance = label_noise / max(1, classes - 1)  # wrong, and labelled wrong in the same way
     seen = stated * (1 - label_noise) + (1 - stated) * by_chance
-    good = whole & (hits >= seen * accepted) & (accepted >= min(FEWEST, len(sure)))
+    answers = int((sure > NO_ANSWER).sum())
+    good = whole & (hits >= seen * accepted) & (accepted >= min(FEWEST, len(sure))) & (accepted <= answers)
     if not good.any():
         return Rejection(1.0, stated, label_noise, 1.0, 0.0, reached=False)
     last = int(np.flatnonzero(good)[-1])
-    threshold = 0.0 if last == len(sure) - 1 else float(sure[last])
+    threshold = 0.0 if last == answers - 1 else float(sure[last])
     accuracy, coverage = float(hits[last] / accepted[last]), float(accepted[last] / len(sure))
     return Rejection(threshold, stated, label_noise, accuracy, coverage, reached=True)

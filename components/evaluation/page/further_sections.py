@@ -80,6 +80,8 @@ def answering(metrics: Metrics) -> Section | None:
         "It is the lowest threshold whose accepted answers on validation are right to "
         f"{percent(review['stated_accuracy'])}{noise_told(review)}."
     )
+    if reject := found.get("reject_class"):
+        words += f" An image that is taken for {reject}, which stands for none of the others, goes to a person too."
     return reviewed(metrics, words, (("Right, of the accepted", percents(review["accuracy"])),))
 
 

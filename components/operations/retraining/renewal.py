@@ -14,11 +14,13 @@ from typing import Any
 from components.alerts.message import failure_alert, kept_champion_alert, recovered_alert
 from components.data.code_lock import write_code_lock
 from components.data.ingestion.ingest import ingest
+from components.data.manifest import Manifest
 from components.data.quarantine.register import Register
 from components.data.sources.opening import SourceItem
 from components.data.versioning.versions import WorkspaceClone, latest_dataset
 from components.errors import RefusedError
 from components.evaluation.gates.checks import EVERY_CLASS
+from components.model.artifact import reject_index
 from components.operations.alerting import recover, send
 from components.operations.doubted_labels import as_corrections
 from components.operations.ingestion import (
@@ -100,15 +102,18 @@ def prepare_stages(services: Services, clone: WorkspaceClone, attempt: Attempt) 
 
     After an alarm params.yaml also says since when which classes fell: labels from before may be out of date. Where
     training is to be weighted by production, it says how often every class came there; where it is to start from the
-    champion, which version that was, whose weights are brought.
+    champion, which version that was, whose weights are brought. Raises ConfigurationError, before any stage runs, where
+    params.yaml asks for what this data or this champion cannot give.
     """
     package, constraints = code_lock_sources()
     write_code_lock(clone.root / "code.lock", package, constraints)
     set_restart(clone.root / "params.yaml", attempt.candidate)
-    several = load_params(clone.root / "params.yaml").data.several  # what a set came to mean is not asked
+    params = load_params(clone.root / "params.yaml")
+    reject_index(params.evaluate.reject_class, Manifest.classes_at(clone.root / params.paths.manifest))
+    several = params.data.several  # what a set came to mean is not asked
     if attempt.alarmed and attempt.window is not None and not several:
         note_change(clone.root / "params.yaml", attempt.window, attempt.alarmed)
-    if load_params(clone.root / "params.yaml").train.class_mix == "production":
+    if params.train.class_mix == "production":
         measured = production_mix(services)
         if measured is not None:
             shares = todays_shares(services, clone, measured[1])

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from components.evaluation.examination.unfamiliar import energy_threshold
 from components.evaluation.metrics.one_class import Answers
-from components.evaluation.metrics.rejection import choose_threshold
+from components.evaluation.metrics.rejection import choose_threshold, offered
 from components.evaluation.metrics.set_answers import SetAnswers, SetPart
 from components.evaluation.metrics.several import choose_review
-from components.model.artifact import ModelSpec
+from components.model.artifact import ModelSpec, reject_index
 from components.model.calibration import fit_calibration
 from components.model.label_calibration import fit_label_rules
 from components.model.serving.predictor import energy
@@ -30,8 +30,9 @@ def refitted(spec: ModelSpec, logits: NDArray[np.float32], labels: NDArray[np.in
     answers = Answers.of(logits, labels, fitted.temperature)
     wanted = params.score.review_below
     if wanted == "auto":
+        sure = offered(answers.confidence, answers.predicted, reject_index(spec.reject_class, spec.classes))
         wanted = choose_threshold(
-            answers.confidence, answers.right, params.evaluate.accepted_accuracy,
+            sure, answers.right, params.evaluate.accepted_accuracy,
             label_noise=fitted.label_noise, classes=len(spec.classes),
         ).threshold  # fmt: skip
     above = energy_threshold(energy(logits, fitted.temperature), params.evaluate.familiar_share)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,6 @@ def draw_window(services: Services, window_name: str | None, *, now: datetime) -
     labels are drawn for all of them together, never raised and never asked again.
     Raises RefusedError, with the reason, for a window that cannot be closed yet, or of which nothing is left.
     """
-    rules = services.workspace.params.labelling
     window = Window.parse(window_name) if window_name else latest_closed(services, now)
     require_closed(services, window, now)
     monitoring.rollup(services.database, window)
@@ -46,52 +45,67 @@ def draw_window(services: Services, window_name: str | None, *, now: datetime) -
     if covered and not segments:
         said = "; ".join(f"model {version}: {found.describe()}" for version, found in covered.items())
         raise RefusedError(f"window {window.name} has nothing left to draw: {said}")
-    draws: list[dict[str, Any]] = []
-    for segment in segments:
-        reference = is_reference_window(services, window, now)
-        left = covered[segment.model_version]
-        if segment.several:
-            draws.append(draw_labels(services, window, segment, left, reference=reference, now=now))
-            continue
-        asked = asking.decide(
-            services, window, segment.model_version, predictions=left.left, reference=reference, now=now
+    reference = bool(segments) and is_reference_window(services, window, now)
+    draws = [
+        (draw_labels if segment.several else _draw_classes)(
+            services, window, segment, covered[segment.model_version], reference=reference, now=now
         )
-
-        def sizes(counts: StratumCounts, asked: asking.Asked = asked) -> NDArray[np.int64]:
-            return asked.draw(counts).sizes
-
-        tasks = labelling.freeze_and_draw(
-            services.database, window, segment.model_version,
-            allocate=sizes, kind="reference" if reference else "regular", budget=asked.budget, now=now,
-        )  # fmt: skip
-        raised = asked.draw(labelling.counts(services.database, window, segment.model_version))
-        asked_twice = checks.fill_check_queue(
-            services.database, window, segment.model_version, share=rules.check_share, now=now
-        )
-        draws.append(
-            {
-                "model_version": segment.model_version,
-                "kind": "reference" if reference else "regular",
-                "predictions": left.left,
-                "elsewhere": left.elsewhere,
-                "late": left.late,
-                "tasks": tasks,
-                "checks": asked_twice,
-                "raised": raised.as_json() if raised.more else None,
-            }
-        )
+        for segment in segments
+    ]
     result = {"window": window.name, "draws": draws}
-    notes = [f"; {left.describe()}" for left in covered.values() if left.describe()]
-    notes += [f"; {d['raised']['labels']} beyond the budget: {d['raised']['reason']}" for d in draws if d["raised"]]
+    _note_draw(services, window, result, [found.describe() for found in covered.values()], now)
+    return result
+
+
+def _draw_classes(
+    services: Services,
+    window: Window,
+    segment: predictions.Segment,
+    covered: monitoring.Coverage,
+    *,
+    reference: bool,
+    now: datetime,
+) -> dict[str, Any]:
+    """Draw a segment of one class an image, and fill its check queue; return what was drawn."""
+    database, version = services.database, segment.model_version
+    asked = asking.decide(services, window, version, predictions=covered.left, reference=reference, now=now)
+    kind: Literal["reference", "regular"] = "reference" if reference else "regular"
+
+    def sizes(counts: StratumCounts) -> NDArray[np.int64]:
+        return asked.draw(counts).sizes
+
+    tasks = labelling.freeze_and_draw(
+        database, window, version, allocate=sizes, kind=kind, budget=asked.budget, now=now
+    )  # fmt: skip
+    raised = asked.draw(labelling.counts(database, window, version))
+    share = services.workspace.params.labelling.check_share
+    return {
+        "model_version": version,
+        "kind": kind,
+        "predictions": covered.left,
+        "elsewhere": covered.elsewhere,
+        "late": covered.late,
+        "tasks": tasks,
+        "checks": checks.fill_check_queue(database, window, version, share=share, now=now),
+        "raised": raised.as_json() if raised.more else None,
+    }
+
+
+def _note_draw(
+    services: Services, window: Window, result: dict[str, Any], coverage: Sequence[str], now: datetime
+) -> None:
+    """Write a draw into the ledger, once: until they are judged, windows are drawn again every day."""
     newest = history(services.database, 1, kind="draw", window=window.name)
-    if newest and newest[0]["evidence"] == result:  # until they are judged, windows are drawn again every day
-        return result
+    if newest and newest[0]["evidence"] == result:
+        return
+    draws = result["draws"]
+    notes = [f"; {said}" for said in coverage if said]
+    notes += [f"; {d['raised']['labels']} beyond the budget: {d['raised']['reason']}" for d in draws if d["raised"]]
     record(
         services.database, kind="draw", actor="label", action="drawn", now=now, window=window.name, evidence=result,
         reason=f"{sum(d['tasks'] for d in draws)} tasks from {sum(d['predictions'] for d in draws)} predictions"
         + "".join(notes),
     )  # fmt: skip
-    return result
 
 
 def is_reference_window(services: Services, window: Window, now: datetime) -> bool:

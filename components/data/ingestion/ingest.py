@@ -17,6 +17,7 @@ from components.data.decoding.decode import ImageLimits
 from components.data.decoding.isolation import IsolatedDecoder
 from components.data.files import TEMPORARY_SUFFIX
 from components.data.ingestion.arrivals import Arrival, SplitRules, assign_splits
+from components.data.ingestion.aside import Aside
 from components.data.ingestion.checking import check_items
 from components.data.ingestion.class_list import agreed_classes
 from components.data.ingestion.intake import Intake
@@ -124,10 +125,8 @@ def ingest(
     origin = source if isinstance(source, Origin) else Origin(source)
     with ExitStack() as undo:
         undo.callback(buffer.discard)
-        keeper = Keeper(kept, params.data.quarantine_bytes, register)
-        intake = Intake(
-            manifest, None if finding else classes, buffer, origin, production, keeper, reopened or (), at
-        )  # fmt: skip
+        aside = Aside(origin, Keeper(kept, params.data.quarantine_bytes, register), at)
+        intake = Intake(manifest, None if finding else classes, buffer, origin, production, aside, reopened or ())
         _take_all(intake, items, decoder or IsolatedDecoder.of(params.data), seen, close=decoder is None)
         buffer.flush()
         opinions = intake.opinions.merged_into(read_annotations(manifest, path))
@@ -139,7 +138,7 @@ def ingest(
         _split(intake, SplitRules(kind, params.data, frozenset(alarmed_classes)))
         updated = _updated(intake, classes)
         changed = updated is not manifest or bool(opinions.changed)
-        noted = register.after(intake.aside.table(), updated, origin.source if reopened is None else None)
+        noted = register.after(aside.rows.table(), updated, origin.source if reopened is None else None)
         if noted is not register:
             noted.write(path)
         if changed:
@@ -221,13 +220,13 @@ def _report(
         added=sum(arrival.state == "active" for arrival in intake.arrivals.values()),
         duplicates=intake.duplicates,
         corrected=intake.relabelled,
-        quarantined=intake.quarantined,
-        held=intake.held,
+        quarantined=intake.aside.quarantined,
+        held=intake.aside.held,
         classes=manifest.classes,
         manifest_digest=manifest.digest(),
-        set_aside=tuple(intake.listed),
+        set_aside=tuple(intake.aside.listed),
         changed=changed,
-        reasons=dict(sorted(intake.reasons.items())),
+        reasons=dict(sorted(intake.aside.reasons.items())),
         near_duplicates=near.images,
         near_conflicts=near.conflicts,
         noted=noted,

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
@@ -16,18 +12,15 @@ import pyarrow.compute as pc
 from components.data import label_sets
 from components.data.decoding.isolation import Checked
 from components.data.ingestion.arrivals import Arrival, GroupLinks
+from components.data.ingestion.aside import Aside
 from components.data.ingestion.checking import CheckedItem
 from components.data.ingestion.class_list import checked_class_name, unknown_label
 from components.data.ingestion.opinions import OPINIONS, UNCONFIRMED, Merged, Opinions, majority
 from components.data.ingestion.shard_buffer import ShardBuffer
 from components.data.manifest import Manifest, RowIndex
-from components.data.quarantine.kept_bytes import Keeper
-from components.data.quarantine.register import RegisterRows
-from components.data.sources.item import Origin, SourceItem, looks_like_image, printable
+from components.data.sources.item import Origin, SourceItem
 from components.errors import ConfigurationError
-from components.records import SetAside, require_utc
-
-MOST_LISTED = 1000
+from components.records import require_utc
 
 _JUDGED_BY = ("state", "label", "label_origin", "split", "group_id")
 
@@ -42,7 +35,7 @@ class Intake:
     classes: the class list, or None while the first ingest is still finding it. production: labels of images that
     were scored, which correct stored ones. corrections: amended rows of the stored manifest, by their number.
     replaced: rows of images that were quarantined or held and are judged anew, by image id. reopened: the ids of those
-    that were held. aside: every file that was set aside, as of `at`. opinions: what named annotators said; tied,
+    that were held. aside: every file that was set aside. opinions: what named annotators said; tied,
     frozen: images of which as many say otherwise, or most do and the frozen test set keeps its label.
     """
 
@@ -51,10 +44,8 @@ class Intake:
     buffer: ShardBuffer
     origin: Origin
     production: bool
-    keeper: Keeper
+    aside: Aside
     reopened: Collection[str] = ()
-    at: datetime | None = None
-    aside: RegisterRows = field(default_factory=RegisterRows)
     arrivals: dict[str, Arrival] = field(default_factory=dict)
     links: GroupLinks = field(default_factory=GroupLinks)
     corrections: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -62,12 +53,8 @@ class Intake:
     opinions: Opinions = field(default_factory=Opinions)
     tied: int = 0
     frozen: int = 0
-    listed: list[SetAside] = field(default_factory=list)
-    reasons: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     relabelled: int = 0
-    quarantined: int = 0
-    held: int = 0
     _labels: dict[str, str] = field(default_factory=dict)
     _stored: RowIndex = field(init=False)
     _columns: dict[str, list[Any]] = field(default_factory=dict)
@@ -86,13 +73,13 @@ class Intake:
         """Judge one file. Raises ConfigurationError for a label that is no class."""
         item_no, item, image_id = file.number, file.item, file.image_id
         if item.problem is not None:
-            self._quarantine(item_no, item, item.problem, "the source could not give it")
+            self.aside.quarantine(item_no, item, item.problem, "the source could not give it")
             return
         if item.no_class:
             self._withhold(item_no, item, item.image_id or "")
             return
         if item.label is None:
-            self._unlabelled(item_no, item)
+            self.aside.unlabelled(item_no, item)
             return
         label = self._class_of(item, item.label)
         arrival, number = self.arrivals.get(image_id), self._stored.row(image_id)
@@ -129,10 +116,11 @@ class Intake:
                         }
 
     def hold(self, arrival: Arrival, reason: str, detail: str) -> None:
-        """Count a new image as held and list it."""
-        self.held += 1
-        self._set_aside(arrival.item_no, arrival.name, reason, detail)
-        self._enter(arrival, arrival.image_id, "held", reason, detail, label=arrival.label, group=arrival.group_id)
+        """Set a new image aside that contradicts what is stored."""
+        self.aside.hold(
+            arrival.item_no, arrival, reason, detail,
+            image_id=arrival.image_id, label=arrival.label, group=arrival.group_id,
+        )  # fmt: skip
 
     def stored_splits(self) -> dict[str, set[str]]:
         """Return the splits that the groups met in this ingest already have images in, by group id."""
@@ -177,7 +165,7 @@ class Intake:
         )
         if checked.reason is not None:
             arrival.state, arrival.reason = "quarantined", checked.reason
-            self._quarantine(item_no, item, checked.reason, checked.detail, image_id=image_id, label=label)
+            self.aside.quarantine(item_no, item, checked.reason, checked.detail, image_id=image_id, label=label)
         elif number is not None and self._cell("shard", number) is not None:
             arrival.shard, arrival.row = self.buffer.stored(self._cell("shard", number), self._cell("row", number))
         else:
@@ -191,8 +179,7 @@ class Intake:
     def _again(self, item_no: int, item: SourceItem, label: str, arrival: Arrival) -> None:
         """Judge a file whose bytes came earlier in this ingest."""
         if arrival.state == "quarantined":
-            self.quarantined += 1
-            self._set_aside(item_no, item.name, arrival.reason or "", "the same bytes came before")
+            self.aside.quarantine_again(item_no, item, arrival.reason or "")
             return
         if item.group:
             self.links.join(item.group, arrival.group_id)
@@ -215,8 +202,7 @@ class Intake:
         """Judge a file whose bytes are in the manifest, in row `number`."""
         row = self.corrections.get(number) or self._judged_by(number)
         if row["state"] == "recalled":
-            self.held += 1
-            self._set_aside(item_no, item.name, "recalled", "this image was recalled; it does not come back")
+            self.aside.refuse(item_no, item)
             return
         if item.group:
             self.links.join(item.group, row["group_id"])
@@ -250,13 +236,17 @@ class Intake:
         row = None if number is None else self.corrections.get(number) or self._row(number)
         if number is None or row is None or row["state"] != "active" or row["split"] == "frozen_test":
             return
-        self.held += 1
         detail = f"given as {row['label']!r}, people say it shows none of the classes"
-        self._set_aside(item_no, row["name"] or item.name, _NO_CLASS, detail)
         named = replace(item, name=row["name"] or item.name)
-        self._enter(named, image_id, "held", _NO_CLASS, detail, label=row["label"], group=row["group_id"])
+        self.aside.hold(
+            item_no, named, _NO_CLASS, detail, image_id=image_id, label=row["label"], group=row["group_id"]
+        )  # fmt: skip
         held = {"state": "held", "reason": f"{_NO_CLASS}: {detail}", "labelled_by": item.labelled_by}
         self.corrections[number] = {**row, **held}
+
+    def _contradict(self, item_no: int, item: SourceItem, image_id: str, label: str, reason: str, detail: str) -> None:
+        """Hold a file whose image is stored, under another label than `label`."""
+        self.aside.hold(item_no, item, reason, detail, image_id=image_id, label=label, group=item.group or image_id)
 
     def _note(self, image_id: str, item: SourceItem, label: str) -> None:
         if item.annotator is not None:
@@ -308,69 +298,3 @@ class Intake:
 
     def _origin_of(self, item: SourceItem | Arrival) -> Origin:
         return item.origin or self.origin
-
-    def _unlabelled(self, item_no: int, item: SourceItem) -> None:
-        image_id = item.image_id or (hashlib.sha256(item.content).hexdigest() if item.content else None)
-        self._quarantine(item_no, item, "no-label", "an ingested image needs a label", image_id=image_id)
-
-    def _quarantine(
-        self,
-        item_no: int,
-        item: SourceItem,
-        reason: str,
-        detail: str,
-        *,
-        image_id: str | None = None,
-        label: str | None = None,
-    ) -> None:
-        self.quarantined += 1
-        self._set_aside(item_no, item.name, reason, detail)
-        worth_it = image_id is not None and (reason != "no-label" or looks_like_image(item.name))
-        kept = self.keeper.keep(image_id, item.content) if image_id is not None and worth_it else 0
-        given = label or (None if item.label is None else printable(item.label))
-        self._enter(
-            item, image_id, "quarantined", reason, detail, label=given, group=item.group or image_id, kept=kept
-        )  # fmt: skip
-
-    def _contradict(self, item_no: int, item: SourceItem, image_id: str, label: str, reason: str, detail: str) -> None:
-        """Hold a file whose image is stored, under another label than `label`."""
-        self.held += 1
-        self._set_aside(item_no, item.name, reason, detail)
-        self._enter(item, image_id, "held", reason, detail, label=label, group=item.group or image_id)
-
-    def _enter(
-        self,
-        file: SourceItem | Arrival,
-        image_id: str | None,
-        state: str,
-        reason: str,
-        detail: str,
-        *,
-        label: str | None,
-        group: str | None,
-        kept: int = 0,
-    ) -> None:
-        """Note a file for the register."""
-        row = {
-            "image_id": image_id,
-            "name": file.name,
-            "state": state,
-            "reason": reason,
-            "detail": detail,
-            "label": label,
-            "group_id": None if group == image_id else group,
-            "also_in": json.dumps(list(file.also_in if isinstance(file, Arrival) else ())),
-            "captured_at": file.captured_at,
-            "label_origin": file.label_origin,
-            "labelled_by": file.labelled_by,
-            "window": file.window,
-            "model_version": file.model_version,
-            "kept": kept,
-            "at": self.at,
-        }
-        self.aside.add(row, self._origin_of(file))
-
-    def _set_aside(self, item_no: int, name: str, reason: str, detail: str) -> None:
-        self.reasons[reason] += 1
-        if len(self.listed) < MOST_LISTED:
-            self.listed.append(SetAside(item_no, name, reason, detail))

@@ -18,9 +18,9 @@ import pytest
 if TYPE_CHECKING:
     from components.data.decoding.isolation import IsolatedDecoder
     from components.records import ModelVersion, ScoredChunk
-    from components.store.batches import Batch
     from components.store.database import Database
     from components.store.postgres.embedded import EmbeddedPostgres
+    from components.store.scored.batches import Batch
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One worker a core: PyTorch's threads would wait for those of the other worker's PyTorch. Children inherit it.

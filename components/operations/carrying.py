@@ -14,8 +14,8 @@ from components.operations.services import Services
 from components.params import Params
 from components.records import ModelVersion
 from components.store import champions
-from components.store.audit_queue import SettledDoubt
 from components.store.labelling import SettledLabel
+from components.store.queues.audit_queue import SettledDoubt
 
 
 class OlderLists:

@@ -16,7 +16,7 @@ from components.operations.workspace import Workspace
 from components.params import load_params
 from components.records import Answer
 from components.store import ledger
-from components.store.audit_queue import AuditQueue, DoubtedLabel, SettledDoubt, ask_about
+from components.store.queues.audit_queue import AuditQueue, DoubtedLabel, SettledDoubt, ask_about
 
 
 def ask_people(services: Services, clone: WorkspaceClone, *, now: datetime) -> AuditQueue:

@@ -6,12 +6,12 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Literal
 
-from components.monitoring.label_sampling import allocate_labels
-from components.monitoring.sampling import budget
+from components.monitoring.sampling.one_class import budget
+from components.monitoring.sampling.several_labels import allocate_labels
 from components.operations.services import Services
 from components.records import Window
-from components.store.coverage import Coverage
-from components.store.label_drawing import freeze_and_draw_labels
+from components.store.draws.coverage import Coverage
+from components.store.draws.label_drawing import freeze_and_draw_labels
 from components.store.predictions import Segment
 
 

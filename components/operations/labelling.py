@@ -22,8 +22,9 @@ from components.operations.monitoring import asking
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle, first_reference, latest_closed, require_closed
 from components.records import LabelAnswer, LabelTask, StratumCounts, Window
-from components.store import checks, labelling, monitoring, predictions
+from components.store import labelling, monitoring, predictions
 from components.store.ledger import history, record
+from components.store.queues import checks
 
 
 def draw_window(services: Services, window_name: str | None, *, now: datetime) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from components.errors import ConfigurationError
-from components.monitoring.planner import answer_shares, dropped
-from components.monitoring.policy import Stage
-from components.monitoring.trigger import Rule
+from components.monitoring.judgement.policy import Stage
+from components.monitoring.judgement.trigger import Rule
+from components.monitoring.sampling.planner import answer_shares, dropped
 from components.params import OpenShare, Section, Share, parse_strictly
 from components.records import StratumCounts
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from components.monitoring.backtest import Attempt, Replay, Segment, Step
+from components.monitoring.backtests.backtest import Attempt, Replay, Segment, Step
+from components.monitoring.backtests.rules import IN_FORCE, Rules
 from components.monitoring.retraining import Outcome
-from components.monitoring.rules import IN_FORCE, Rules
 from components.records import StratumCounts, Window, WindowLength
 from components.simulation.counted_world import Climate, CountedWorld, Drop, SimulatedWindow, Weather
 

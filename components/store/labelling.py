@@ -11,11 +11,11 @@ from sqlalchemy import func, select, text
 
 from components.errors import DataError
 from components.records import LabelSetTask, LabelTask, Window, require_utc
-from components.store.answers import record_answers
 from components.store.class_lists import class_lists
 from components.store.database import Database, Store, within
-from components.store.drawing import Response, counts, draw_kind, drawn_windows, freeze_and_draw, response, top_up
-from components.store.spans import span_of
+from components.store.draws.drawing import Response, counts, draw_kind, drawn_windows, freeze_and_draw, response, top_up
+from components.store.draws.spans import span_of
+from components.store.queues.answers import record_answers
 from components.store.tables import label_task
 
 __all__ = [

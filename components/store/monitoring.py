@@ -11,10 +11,19 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql
 
 from components.records import IMAGE_STATISTICS, DriftFinding, JsonObject, Window, require_utc
-from components.store.coverage import Coverage, coverage, pending_reference, windows_before, windows_to_judge
+from components.store.counts.histograms import histogram, histograms
+from components.store.counts.rollups import (
+    class_counts,
+    quantile_edges,
+    rollup,
+    sample,
+    sample_probabilities,
+    stratum_counts,
+)
 from components.store.database import Database, Store, within
+from components.store.draws.coverage import Coverage, coverage, pending_reference, windows_before, windows_to_judge
+from components.store.draws.spans import span_of
 from components.store.estimates import estimates, save_estimates
-from components.store.histograms import histogram, histograms
 from components.store.references import (
     DriftReference,
     Reference,
@@ -23,8 +32,6 @@ from components.store.references import (
     set_drift_reference,
     set_reference_level,
 )
-from components.store.rollups import class_counts, quantile_edges, rollup, sample, sample_probabilities, stratum_counts
-from components.store.spans import span_of
 from components.store.tables import draw, drift_finding, judgement
 from components.store.values import jsonable
 

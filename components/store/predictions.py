@@ -13,7 +13,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from components.errors import BusyError, ConflictError, DataError, IntegrityError
 from components.records import ScoredChunk
-from components.store.batches import (
+from components.store.class_lists import classes_of, is_several
+from components.store.database import Database, copy_in
+from components.store.scored.batches import (
     Batch,
     SeenFile,
     Segment,
@@ -28,10 +30,8 @@ from components.store.batches import (
     write_set_aside,
     written,
 )
-from components.store.chunks import COPIED_COLUMNS, check_chunk, encode, uniform_of, uniforms_of
-from components.store.class_lists import classes_of, is_several
-from components.store.database import Database, copy_in
-from components.store.label_chunks import check_labels, write_labels
+from components.store.scored.chunks import COPIED_COLUMNS, check_chunk, encode, uniform_of, uniforms_of
+from components.store.scored.label_chunks import check_labels, write_labels
 from components.store.tables import batch as batch_table
 from components.store.tables import image_shard, prediction
 from components.store.tables import model_version as model_table

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import text
 
 from components.records import SetAside, Window
-from components.store.batches import Batch
 from components.store.database import Database
 from components.store.predictions import ImagePlace
+from components.store.scored.batches import Batch
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql
 
 from components.records import JsonObject, Window, require_utc
 from components.store.database import Database, Store, within
-from components.store.spans import span_of
+from components.store.draws.spans import span_of
 from components.store.tables import class_list
 from components.store.tables import drift_reference as drift_reference_table
 from components.store.tables import reference_level as reference_table

@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 
 from components.records import JsonObject, Window
 from components.store.database import Database
-from components.store.spans import span_of
+from components.store.draws.spans import span_of
 from components.store.tables import label_task, retrain_request
 
 if TYPE_CHECKING:

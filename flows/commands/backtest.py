@@ -66,7 +66,7 @@ def backtest(
 
 
 def _stored(root: Path, files: tuple[Path, ...]) -> dict[str, Any]:
-    from components.monitoring.rules import compared
+    from components.monitoring.backtests.rules import compared
     from components.operations.monitoring.backtesting import replay_history
 
     rules = compared(_workspace(root).params, files)  # before anything is started
@@ -84,7 +84,7 @@ def _simulated(
     *,
     default_world: bool,
 ) -> dict[str, Any]:
-    from components.monitoring.rules import compared
+    from components.monitoring.backtests.rules import compared
     from components.simulation.counted_world import Climate, default_counts, load_climate
     from components.simulation.years import simulate
 

@@ -31,10 +31,10 @@ from bench_monitoring import (
 )
 from monitoring_worlds import MonthOfLabels, both_rules, judged, precision_only
 
-from components.monitoring.accuracy import estimate
-from components.monitoring.annotator_error import annotator_error, corrected
-from components.monitoring.policy import reference_from
-from components.monitoring.sampling import draw
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.estimation.annotator_error import annotator_error, corrected
+from components.monitoring.judgement.policy import reference_from
+from components.monitoring.sampling.one_class import draw
 from components.params import Labelling
 from components.records import Interval, StratumCounts
 

@@ -20,9 +20,9 @@ import monitoring_worlds
 import numpy as np
 from monitoring_worlds import RULES, MonthOfLabels, MonthOfStrata, both_rules, judged, precision_only, shifted
 
-from components.monitoring.accuracy import estimate
 from components.monitoring.drift.findings import minimum_effect_test
-from components.monitoring.policy import reference_from
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.judgement.policy import reference_from
 
 BUDGETS = (200, 500, 1000)
 REFERENCE_FACTOR = 5

@@ -19,9 +19,9 @@ from sqlalchemy import text
 from components.records import ModelVersion, ScoredChunk, Window
 from components.store import labelling, monitoring, predictions
 from components.store.champions import register_model
-from components.store.chunks import COPIED_COLUMNS, encode
 from components.store.database import Database, copy_in
 from components.store.postgres.embedded import EmbeddedPostgres
+from components.store.scored.chunks import COPIED_COLUMNS, encode
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 CHUNK_ROWS = 4096

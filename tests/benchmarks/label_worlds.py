@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-from components.monitoring.label_sampling import allocate_labels, draw_labels, overlap_of
-from components.monitoring.several_labels import LabelEstimates, estimate_labels
+from components.monitoring.judgement.several_labels import LabelEstimates, estimate_labels
+from components.monitoring.sampling.several_labels import allocate_labels, draw_labels, overlap_of
 from components.records import CONFIDENCE_BINS, CONFIDENCE_EDGES, LabelCounts
 
 COMMON = np.array([0.40, 0.30, 0.22, 0.16, 0.12, 0.10, 0.08, 0.06, 0.05, 0.04, 0.03, 0.02])

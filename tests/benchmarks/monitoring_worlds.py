@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from components.monitoring.accuracy import Estimates, estimate
-from components.monitoring.policy import ReferenceLevel, judge
-from components.monitoring.sampling import allocate, draw
+from components.monitoring.estimation.accuracy import Estimates, estimate
+from components.monitoring.judgement.policy import ReferenceLevel, judge
+from components.monitoring.sampling.one_class import allocate, draw
 from components.params import Monitor
 from components.records import CONFIDENCE_BINS, CONFIDENCE_EDGES, StratumCounts
 

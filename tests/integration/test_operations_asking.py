@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import text
 
 from components.labels.consensus import settle
-from components.monitoring.rules import compared
-from components.monitoring.sampling import allocate
+from components.monitoring.backtests.rules import compared
+from components.monitoring.sampling.one_class import allocate
 from components.operations.labelling import draw_window
 from components.operations.monitoring.backtesting import replay_history
 from components.operations.monitoring.judging import monitor_window

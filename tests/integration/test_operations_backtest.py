@@ -16,7 +16,7 @@ from sqlalchemy import text
 from components.data.versioning.git import git
 from components.errors import RefusedError
 from components.labels.consensus import settle
-from components.monitoring.rules import Rules, compared
+from components.monitoring.backtests.rules import Rules, compared
 from components.operations.labelling import draw_closed_windows
 from components.operations.monitoring.backtesting import has_history, quiet_window, replay_history
 from components.operations.monitoring.judging import monitor_window
@@ -202,7 +202,7 @@ def test_other_rules_are_judged_on_the_answers_there_are(lived: Services) -> Non
 @pytest.mark.slow
 def test_the_first_answers_of_a_smaller_draw_are_those_a_real_draw_takes(lived: Services) -> None:
     """A replay at another share counts what a query over the predictions themselves, smallest u first, would draw."""
-    from components.monitoring.sampling import allocate
+    from components.monitoring.sampling.one_class import allocate
     from components.operations.monitoring.backtesting import _segments
     from components.store import replay
 

@@ -27,8 +27,8 @@ from components.registry.mlflow_registry import Registry
 from components.scoring.images import ImageStore
 from components.settings import Settings
 from components.store import alerts_log, champions, labelling, ledger, monitoring, predictions, requests
-from components.store.batches import Batch
 from components.store.database import Database
+from components.store.scored.batches import Batch
 
 SCORED = datetime(2026, 11, 20, 12, tzinfo=UTC)  # when the champion was registered, too
 NOVEMBER = Window.parse("2026-11")

@@ -139,8 +139,8 @@ def test_an_answer_about_an_image_that_is_gone_is_held_and_not_asked_for_ever(
     from components.operations.labelling import take_answers
     from components.records import LabelAnswer
     from components.store import ledger
-    from components.store.audit_queue import DoubtedLabel, ask_about, settled_doubts
     from components.store.labelling import tasks
+    from components.store.queues.audit_queue import DoubtedLabel, ask_about, settled_doubts
 
     made = ingest_items(services, digits[:100], source="digits", now=NOW)
     ask_about(

@@ -21,8 +21,8 @@ from components.registry.mlflow_registry import Registry
 from components.scoring.images import ImageStore
 from components.settings import Settings
 from components.store import alerts_log, monitoring
-from components.store.batches import Batch
 from components.store.database import Database
+from components.store.scored.batches import Batch
 
 # Apprise imports imghdr from the standard library when it loads its channels.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")

@@ -19,8 +19,8 @@ from components.registry.mlflow_registry import Registry
 from components.scoring.images import ImageStore
 from components.settings import Settings
 from components.store import labelling, ledger
-from components.store.batches import Batch
 from components.store.database import Database
+from components.store.scored.batches import Batch
 
 OCTOBER = datetime(2025, 10, 20, tzinfo=UTC)
 LATER = datetime(2026, 3, 20, tzinfo=UTC)  # more than 90, less than 180 days after October closed

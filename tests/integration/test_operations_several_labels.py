@@ -18,7 +18,7 @@ from sqlalchemy import text
 from components.errors import RefusedError
 from components.labels.consensus import settle
 from components.labels.exchange import read_answers
-from components.monitoring.several_labels import judge_labels_again
+from components.monitoring.judgement.several_labels import judge_labels_again
 from components.operations.alerting import open_alerts
 from components.operations.labelling import draw_closed_windows, draw_window, export_tasks
 from components.operations.monitoring.backtesting import replay_history

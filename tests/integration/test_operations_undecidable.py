@@ -15,8 +15,8 @@ from sqlalchemy import text
 
 from components.errors import ConfigurationError, DataError, RefusedError
 from components.labels.consensus import settle
-from components.monitoring.accuracy import estimate
-from components.monitoring.policy import reference_from
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.judgement.policy import reference_from
 from components.operations.labelling import draw_window
 from components.operations.monitoring.drift_watch import set_reference_from_window, watch_drift
 from components.operations.monitoring.judging import monitor_window
@@ -32,8 +32,8 @@ from components.registry.mlflow_registry import Registry
 from components.scoring.images import ImageStore
 from components.settings import Settings
 from components.store import champions, labelling, ledger, monitoring, predictions, requests
-from components.store.batches import Batch
 from components.store.database import Database
+from components.store.scored.batches import Batch
 
 SCORED = datetime(2026, 11, 20, 12, tzinfo=UTC)
 CLOSED = datetime(2026, 12, 3, 6, tzinfo=UTC)

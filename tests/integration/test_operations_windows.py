@@ -28,8 +28,8 @@ from components.registry.mlflow_registry import Registry
 from components.scoring.images import ImageStore
 from components.settings import Settings
 from components.store import champions, labelling, ledger, monitoring, predictions, requests
-from components.store.batches import Batch
 from components.store.database import Database
+from components.store.scored.batches import Batch
 from flows.commands.loop import segment_lines
 
 CLASSES = ("cat", "dog", "owl")

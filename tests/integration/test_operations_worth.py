@@ -24,8 +24,8 @@ from components.registry.mlflow_registry import Registry
 from components.scoring.images import ImageStore
 from components.settings import Settings
 from components.store import champions, labelling, requests
-from components.store.batches import Batch
 from components.store.database import Database
+from components.store.scored.batches import Batch
 
 BEGIN = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NOVEMBER = Window.parse("2026-11")

@@ -39,7 +39,7 @@ def count(services: Any, query: str) -> int:
 def test_two_monitors_at_the_same_moment_judge_once_and_make_one_retrain_request(
     product: Any, apart: Any, forked: Any, digits: list[Any], score_month: Callable[..., None]
 ) -> None:
-    from components.monitoring.evidence import judge_again
+    from components.monitoring.judgement.evidence import judge_again
     from components.operations.labelling import draw_window
     from components.operations.monitoring.judging import monitor_window
 

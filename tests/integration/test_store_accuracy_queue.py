@@ -22,7 +22,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from components.labels.consensus import settle
-from components.monitoring.accuracy import estimate
+from components.monitoring.estimation.accuracy import estimate
 from components.operations.labelling import export_tasks, open_tasks
 from components.operations.services import Services
 from components.operations.workspace import Workspace
@@ -32,8 +32,8 @@ from components.registry.mlflow_registry import Registry
 from components.scoring.images import ImageStore
 from components.settings import Settings
 from components.store import labelling, predictions
-from components.store.batches import Batch
 from components.store.database import Database
+from components.store.scored.batches import Batch
 
 SCORED = datetime(2026, 11, 20, 12, tzinfo=UTC)
 NOW = datetime(2026, 12, 3, tzinfo=UTC)

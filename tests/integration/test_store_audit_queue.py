@@ -14,8 +14,8 @@ from components.errors import DataError
 from components.labels.consensus import settle
 from components.records import LabelAnswer, Window
 from components.store import labelling, lineage, recalls
-from components.store.audit_queue import AuditQueue, DoubtedLabel, SettledDoubt, ask_about, settled_doubts
 from components.store.database import Database
+from components.store.queues.audit_queue import AuditQueue, DoubtedLabel, SettledDoubt, ask_about, settled_doubts
 
 NOW = datetime(2026, 12, 3, tzinfo=UTC)
 CLASSES = ("bird", "cat", "dog")

@@ -13,8 +13,9 @@ from sqlalchemy import text
 
 from components.labels.consensus import settle
 from components.records import LabelAnswer, Window
-from components.store import checks, labelling
+from components.store import labelling
 from components.store.database import Database
+from components.store.queues import checks
 
 NOW = datetime(2026, 12, 3, tzinfo=UTC)
 NOVEMBER = Window.parse("2026-11")

@@ -19,8 +19,9 @@ from components.records import (
     ScoredChunk,
     Window,
 )
-from components.store import histograms, labelling, monitoring, predictions, reading, rollups
+from components.store import labelling, monitoring, predictions, reading
 from components.store.champions import register_model
+from components.store.counts import histograms, rollups
 from components.store.database import Database
 from components.store.predictions import Batch
 

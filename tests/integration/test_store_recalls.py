@@ -11,9 +11,10 @@ from sqlalchemy import text
 
 from components.labels.consensus import settle
 from components.records import LabelAnswer, LabelTask, Window
-from components.store import checks, labelling, lineage, reading, recalls
-from components.store.batches import Batch
+from components.store import labelling, lineage, reading, recalls
 from components.store.database import Database
+from components.store.queues import checks
+from components.store.scored.batches import Batch
 
 NOW = datetime(2026, 12, 3, tzinfo=UTC)
 NOVEMBER = Window.parse("2026-11")

@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from components.errors import ConfigurationError, DataError
 from components.labels.consensus import settle
-from components.monitoring.label_sampling import allocate_labels, expected_images
+from components.monitoring.sampling.several_labels import allocate_labels, expected_images
 from components.records import (
     CONFIDENCE_BINS,
     CONFIDENCE_EDGES,
@@ -28,11 +28,12 @@ from components.records import (
     ScoredChunk,
     Window,
 )
-from components.store import champions, label_drawing, labelling, predictions
+from components.store import champions, labelling, predictions
+from components.store.counts.label_shares import predicted_labels
 from components.store.database import Database
-from components.store.label_counting import label_counts
-from components.store.label_drawing import freeze_and_draw_labels, top_up_labels
-from components.store.label_shares import predicted_labels
+from components.store.draws import label_drawing
+from components.store.draws.label_counting import label_counts
+from components.store.draws.label_drawing import freeze_and_draw_labels, top_up_labels
 from components.store.predictions import Batch
 
 NOW = datetime(2026, 12, 3, 12, tzinfo=UTC)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from components.monitoring.accuracy import Estimates, estimate
-from components.monitoring.annotator_error import annotator_error, corrected
-from components.monitoring.change import change_since
-from components.monitoring.error_rates import corrected_error_rates, error_rates
-from components.monitoring.pooling import pool
-from components.monitoring.sampling import allocate
+from components.monitoring.comparison.change import change_since
+from components.monitoring.estimation.accuracy import Estimates, estimate
+from components.monitoring.estimation.annotator_error import annotator_error, corrected
+from components.monitoring.estimation.error_rates import corrected_error_rates, error_rates
+from components.monitoring.estimation.pooling import pool
+from components.monitoring.sampling.one_class import allocate
 from components.params import Monitor
 from components.records import CONFIDENCE_BINS, Interval, StratumCounts
 

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.errors import DataError
-from components.monitoring.label_sampling import (
+from components.monitoring.judgement.several_labels import estimate_labels
+from components.monitoring.judgement.trigger import Suspicion
+from components.monitoring.sampling.several_labels import (
     allocate_labels,
     draw_labels,
     expected_images,
@@ -17,8 +19,6 @@ from components.monitoring.label_sampling import (
     overlap_of,
     plan_label_top_up,
 )
-from components.monitoring.several_labels import estimate_labels
-from components.monitoring.trigger import Suspicion
 from components.params import Monitor
 from components.records import CONFIDENCE_BINS, LabelCounts, LabelSizes
 

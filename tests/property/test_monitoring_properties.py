@@ -9,15 +9,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from components.monitoring.accuracy import MOST_UNANSWERED, estimate
-from components.monitoring.annotator_error import AnnotatorError, corrected
-from components.monitoring.change import change_since
+from components.monitoring.comparison.change import change_since
 from components.monitoring.drift.findings import minimum_effect_test
-from components.monitoring.error_rates import corrected_error_rates, error_rates
-from components.monitoring.policy import ReferenceLevel, judge, reference_from
-from components.monitoring.pooling import pool
-from components.monitoring.rates import lower_bound, upper_bound
-from components.monitoring.sampling import allocate, draw, spread_recall_top_up, spread_top_up
+from components.monitoring.estimation.accuracy import MOST_UNANSWERED, estimate
+from components.monitoring.estimation.annotator_error import AnnotatorError, corrected
+from components.monitoring.estimation.error_rates import corrected_error_rates, error_rates
+from components.monitoring.estimation.pooling import pool
+from components.monitoring.estimation.rates import lower_bound, upper_bound
+from components.monitoring.judgement.policy import ReferenceLevel, judge, reference_from
+from components.monitoring.sampling.one_class import allocate, draw, spread_recall_top_up, spread_top_up
 from components.params import Monitor
 from components.records import StratumCounts
 

@@ -15,16 +15,15 @@ from label_worlds import LABELS, NAMES, Fall, LabelMonth, answered, estimated, l
 from scipy import special
 
 from components.errors import DataError
-from components.monitoring.accuracy import estimate
-from components.monitoring.label_reference import (
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.judgement.label_reference import (
     LabelReference,
     label_reference_from,
     label_reference_obstacle,
     next_label_level,
 )
-from components.monitoring.label_sampling import allocate_labels, draw_labels, of_label, overlap_of
-from components.monitoring.policy import Judgement
-from components.monitoring.several_labels import (
+from components.monitoring.judgement.policy import Judgement
+from components.monitoring.judgement.several_labels import (
     LabelEstimates,
     estimate_labels,
     judge_labels,
@@ -32,6 +31,7 @@ from components.monitoring.several_labels import (
     label_error_rates,
     label_judgement_inputs,
 )
+from components.monitoring.sampling.several_labels import allocate_labels, draw_labels, of_label, overlap_of
 from components.params import Monitor
 from components.records import CONFIDENCE_BINS, ClassState, LabelCounts
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.store.chunks import uniform_of, uniforms_of
+from components.store.scored.chunks import uniform_of, uniforms_of
 
 
 @given(st.text(max_size=80), st.lists(st.integers(0, 2**31 - 1), max_size=40))

@@ -15,7 +15,7 @@ from components.evaluation.metrics.several import measure_several
 from components.model.artifact import ModelSpec
 from components.model.images.preprocess import PreprocessSpec
 from components.model.serving.predictor import decisions
-from components.monitoring.skew import OfflineRecall
+from components.monitoring.comparison.skew import OfflineRecall
 from components.params import Evaluate, Gate
 from components.records import GateCheck
 from components.registry.card import model_card

@@ -8,8 +8,8 @@ from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from components.errors import DataError
-from components.monitoring.accuracy import estimate
-from components.monitoring.rates import lower_bound, upper_bound, wilson_interval
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.estimation.rates import lower_bound, upper_bound, wilson_interval
 from components.records import StratumCounts
 
 

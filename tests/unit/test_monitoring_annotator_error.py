@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from components.errors import DataError
-from components.monitoring.accuracy import estimate
-from components.monitoring.annotator_error import (
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.estimation.annotator_error import (
     LEAST_PAIRS,
     MOST_ERROR,
     AnnotatorError,

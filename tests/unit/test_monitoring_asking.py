@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.monitoring.accuracy import estimate
-from components.monitoring.asking import Judged, OpenQuestions, latest, left_open, newly_drifted, next_draw
-from components.monitoring.policy import judge, reference_from
-from components.monitoring.rules import Rules
-from components.monitoring.sampling import allocate
+from components.monitoring.backtests.rules import Rules
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.judgement.policy import judge, reference_from
+from components.monitoring.sampling.asking import Judged, OpenQuestions, latest, left_open, newly_drifted, next_draw
+from components.monitoring.sampling.one_class import allocate
 from components.params import Labelling, Monitor, Params
 from components.records import ClassState, StratumCounts
 from components.simulation.counted_world import Climate, default_counts

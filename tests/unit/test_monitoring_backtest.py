@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from components.monitoring.accuracy import estimate
-from components.monitoring.backtest import Attempt, Replay, Segment, Step
-from components.monitoring.policy import judge, reference_from
+from components.monitoring.backtests.backtest import Attempt, Replay, Segment, Step
+from components.monitoring.backtests.rules import Rules, compared
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.judgement.policy import judge, reference_from
 from components.monitoring.retraining import Outcome
-from components.monitoring.rules import Rules, compared
-from components.monitoring.sampling import allocate
+from components.monitoring.sampling.one_class import allocate
 from components.params import Labelling, Monitor, Params, Retrain
 from components.records import StratumCounts, Window
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
-from components.monitoring.accuracy import estimate
-from components.monitoring.annotator_error import AnnotatorError, corrected
-from components.monitoring.error_rates import corrected_error_rates, error_rates
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.estimation.annotator_error import AnnotatorError, corrected
+from components.monitoring.estimation.error_rates import corrected_error_rates, error_rates
 from components.records import StratumCounts
 
 CLASSES = ("cat", "dog", "owl")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from components.errors import DataError
-from components.monitoring.accuracy import estimate
-from components.monitoring.evidence import judge_again, judgement_inputs
-from components.monitoring.policy import ReferenceLevel, Stage, judge, reference_from
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.judgement.evidence import judge_again, judgement_inputs
+from components.monitoring.judgement.policy import ReferenceLevel, Stage, judge, reference_from
 from components.params import Monitor
 from components.records import CONFIDENCE_BINS, StratumCounts
 

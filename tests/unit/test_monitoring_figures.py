@@ -32,9 +32,9 @@ from monitoring_worlds import (
     ten_classes,
 )
 
-from components.monitoring.accuracy import estimate
 from components.monitoring.drift.findings import minimum_effect_test
-from components.monitoring.policy import ReferenceLevel, reference_from
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.judgement.policy import ReferenceLevel, reference_from
 from components.params import Monitor
 from components.records import CONFIDENCE_BINS
 

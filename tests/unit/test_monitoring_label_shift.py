@@ -9,8 +9,8 @@ import pytest
 from scipy import optimize
 
 from components.errors import DataError
-from components.monitoring import confusion as confusion_module
-from components.monitoring.confusion import PRIOR_ROWS, Confusion, shift_factors
+from components.monitoring.comparison import confusion as confusion_module
+from components.monitoring.comparison.confusion import PRIOR_ROWS, Confusion, shift_factors
 from components.monitoring.drift import label_shift
 from components.monitoring.drift.label_shift import confusion_mix, em_mix, reweighting
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from components.monitoring.accuracy import Estimates, estimate
-from components.monitoring.policy import ReferenceLevel, judge, reference_from
-from components.monitoring.sampling import allocate, draw
+from components.monitoring.estimation.accuracy import Estimates, estimate
+from components.monitoring.judgement.policy import ReferenceLevel, judge, reference_from
+from components.monitoring.sampling.one_class import allocate, draw
 from components.params import Monitor
 from components.records import CONFIDENCE_EDGES, ClassState, LabelTask, StratumCounts
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from components.errors import DataError
-from components.monitoring.accuracy import recall_shares, truth_shares
-from components.monitoring.planner import Plan, answer_shares, dropped, plan
+from components.monitoring.estimation.accuracy import recall_shares, truth_shares
+from components.monitoring.sampling.planner import Plan, answer_shares, dropped, plan
 from components.operations.monitoring.planning import _advice, draw_curve
 from components.params import Labelling, Monitor
 from components.records import StratumCounts

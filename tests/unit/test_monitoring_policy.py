@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components.monitoring.accuracy import estimate
-from components.monitoring.policy import ReferenceLevel, judge, reference_from, significantly_better
-from components.monitoring.sampling import allocate, draw
-from components.monitoring.trigger import breach, plan_top_up
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.judgement.policy import ReferenceLevel, judge, reference_from, significantly_better
+from components.monitoring.judgement.trigger import breach, plan_top_up
+from components.monitoring.sampling.one_class import allocate, draw
 from components.params import Monitor
 from components.records import CONFIDENCE_EDGES, ClassState, StratumCounts
 

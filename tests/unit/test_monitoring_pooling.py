@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from components.errors import DataError
-from components.monitoring.accuracy import estimate
-from components.monitoring.change import change_since
-from components.monitoring.pooling import is_answered, pool
+from components.monitoring.comparison.change import change_since
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.estimation.pooling import is_answered, pool
 from components.params import Monitor
 from components.records import StratumCounts
 

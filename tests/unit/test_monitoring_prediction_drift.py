@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from components.errors import DataError
-from components.monitoring.confusion import comparable_cells
+from components.monitoring.comparison.confusion import comparable_cells
 from components.monitoring.drift import predictions as prediction_drift
 from components.monitoring.drift.predictions import DriftCause, explain_prediction_drift
-from components.monitoring.sampling import allocate
+from components.monitoring.sampling.one_class import allocate
 from components.params import Monitor
 from components.records import CONFIDENCE_BINS, CONFIDENCE_EDGES, StratumCounts
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from components.errors import ConfigurationError
-from components.monitoring.rules import compared, load_rules
+from components.monitoring.backtests.rules import compared, load_rules
 from components.params import Labelling, Monitor, Params
 
 PARAMS = Params(monitor=Monitor(alpha_precision=0.02), labelling=Labelling(share=0.1))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from components.errors import DataError
-from components.monitoring.sampling import (
+from components.monitoring.sampling.one_class import (
     allocate,
     budget,
     draw,

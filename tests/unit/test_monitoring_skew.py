@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 
 from components.errors import DataError
 from components.evaluation.metrics.one_class import Answers, classification_report
-from components.monitoring.accuracy import estimate
-from components.monitoring.sampling import allocate
-from components.monitoring.skew import (
+from components.monitoring.comparison.skew import (
     Gap,
     OfflineRecall,
     Replayed,
@@ -20,6 +18,8 @@ from components.monitoring.skew import (
     judge_replay,
     without_replay,
 )
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.sampling.one_class import allocate
 from components.params import Monitor
 from components.records import StratumCounts
 from components.simulation.counted_world import CountedWorld, Drop, MixChange, SimulatedWindow, default_counts

@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from components.errors import DataError
-from components.monitoring.accuracy import check_counts, estimate
-from components.monitoring.policy import (
+from components.monitoring.estimation.accuracy import check_counts, estimate
+from components.monitoring.judgement.policy import (
     Judgement,
     ReferenceLevel,
     bettered,
@@ -24,7 +24,7 @@ from components.monitoring.policy import (
     reference_from,
     reference_obstacle,
 )
-from components.monitoring.sampling import allocate
+from components.monitoring.sampling.one_class import allocate
 from components.params import Monitor
 from components.records import ClassState, StratumCounts
 

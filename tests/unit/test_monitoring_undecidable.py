@@ -11,17 +11,17 @@ import pytest
 from numpy.typing import NDArray
 
 from components.errors import ConfigurationError, DataError
-from components.monitoring.accuracy import estimate
 from components.monitoring.drift.binning import bin_counts, quantile_edges
 from components.monitoring.drift.findings import findings
-from components.monitoring.planner import plan
-from components.monitoring.policy import Judgement, ReferenceLevel, judge, reference_from
-from components.monitoring.reference import significantly_better
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.judgement.policy import Judgement, ReferenceLevel, judge, reference_from
+from components.monitoring.judgement.reference import significantly_better
 from components.monitoring.retraining import Cause, champion_too_old, schedule_due, should_retrain
-from components.monitoring.sampling import allocate, budget, draw_shares
+from components.monitoring.sampling.one_class import allocate, budget, draw_shares
+from components.monitoring.sampling.planner import plan
 from components.params import Labelling, Monitor, Retrain
 from components.records import ClassState, Decision, StratumCounts, Window, WindowLength, parse_time, require_utc
-from components.store.chunks import check_chunk
+from components.store.scored.chunks import check_chunk
 
 RULES = Monitor()
 NAMES = ("ant", "bee", "cow")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from components.errors import ConfigurationError
-from components.monitoring.accuracy import check_counts, estimate
-from components.monitoring.rules import Rules, compared
-from components.monitoring.sampling import allocate
+from components.monitoring.backtests.rules import Rules, compared
+from components.monitoring.estimation.accuracy import check_counts, estimate
+from components.monitoring.sampling.one_class import allocate
 from components.params import Labelling, Params
 from components.records import StratumCounts
 from components.simulation.backtest_page import write_page

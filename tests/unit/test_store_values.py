@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from components.records import ClassState
-from components.store.chunks import uniform_of, uniforms_of
+from components.store.scored.chunks import uniform_of, uniforms_of
 from components.store.values import clean_text, jsonable
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from components.errors import DataError
-from components.monitoring.confusion import (
+from components.monitoring.comparison.confusion import (
     MOST_ITERATIONS,
     PRIOR_ROWS,
     TINY,

@@ -26,11 +26,11 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from components.errors import DataError
-from components.monitoring.accuracy import check_counts
-from components.monitoring.confusion import Cells, MixEstimate, comparable_cells, mix_of, over, shift_factors
+from components.monitoring.comparison.confusion import Cells, MixEstimate, comparable_cells, mix_of, over, shift_factors
+from components.monitoring.comparison.mix import NAMED_AT_MOST, MixChange
 from components.monitoring.drift.findings import DriftTest, minimum_effect_p_value, minimum_effect_test
 from components.monitoring.drift.label_shift import em_mix
-from components.monitoring.mix import NAMED_AT_MOST, MixChange
+from components.monitoring.estimation.accuracy import check_counts
 from components.params import Monitor
 from components.records import StratumCounts
 

@@ -9,10 +9,18 @@ from datetime import datetime
 from typing import Any
 
 from components.errors import DataError
-from components.monitoring.accuracy import estimate
-from components.monitoring.asking import Judged, NextDraw, OpenQuestions, latest, left_open, newly_drifted, next_draw
-from components.monitoring.evidence import counts_of, judge_again
-from components.monitoring.sampling import budget
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.judgement.evidence import counts_of, judge_again
+from components.monitoring.sampling.asking import (
+    Judged,
+    NextDraw,
+    OpenQuestions,
+    latest,
+    left_open,
+    newly_drifted,
+    next_draw,
+)
+from components.monitoring.sampling.one_class import budget
 from components.operations.monitoring.drift_watch import drift_findings
 from components.operations.services import Services
 from components.params import Labelling, Monitor

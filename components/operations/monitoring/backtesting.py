@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import RefusedError
-from components.monitoring.accuracy import estimate
-from components.monitoring.asking import newly_drifted
-from components.monitoring.backtest import Attempt, Replay, Segment, Step
-from components.monitoring.policy import Stage
+from components.monitoring.backtests.backtest import Attempt, Replay, Segment, Step
+from components.monitoring.backtests.rules import IN_FORCE, RECORDED, Rules
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.judgement.policy import Stage
 from components.monitoring.retraining import Outcome
-from components.monitoring.rules import IN_FORCE, RECORDED, Rules
+from components.monitoring.sampling.asking import newly_drifted
 from components.operations.services import Services
 from components.operations.workspace import Workspace
 from components.records import StratumCounts, Window

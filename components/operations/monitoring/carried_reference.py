@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from components.monitoring.reference import ReferenceLevel
+from components.monitoring.judgement.reference import ReferenceLevel
 from components.operations.carrying import translation_between
 from components.operations.services import Services
 from components.records import ModelVersion, Window

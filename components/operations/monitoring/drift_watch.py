@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.errors import ServiceError
-from components.monitoring.accuracy import estimate
 from components.monitoring.drift.findings import FEWEST_ROWS, findings, undecided
 from components.monitoring.drift.predictions import DriftExplanation, explain_prediction_drift, explain_without_labels
-from components.monitoring.reference import reference_obstacle
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.judgement.reference import reference_obstacle
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle
 from components.records import IMAGE_STATISTICS, DriftFinding, Window
 from components.store import champions, labelling, monitoring, predictions
-from components.store.label_shares import predicted_labels
+from components.store.counts.label_shares import predicted_labels
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from components.monitoring.annotator_error import Corrected
-from components.monitoring.error_rates import ErrorRates
-from components.monitoring.measured import Held
-from components.monitoring.measurement import Measurement
-from components.monitoring.policy import Judgement, Stage
+from components.monitoring.estimation.annotator_error import Corrected
+from components.monitoring.estimation.error_rates import ErrorRates
+from components.monitoring.judgement.measured import Held
+from components.monitoring.judgement.measurement import Measurement
+from components.monitoring.judgement.policy import Judgement, Stage
 from components.operations.monitoring import reactions, reference
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle, undrawn_reason, waits_for_reference
@@ -19,7 +19,7 @@ from components.params import Monitor
 from components.records import ClassAccuracy, ClassState, Decision, Window
 from components.store import champions, labelling, ledger, monitoring, predictions, requests
 from components.store.database import Store
-from components.store.label_drawing import top_up_labels
+from components.store.draws.label_drawing import top_up_labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from components.monitoring.accuracy import estimate
-from components.monitoring.annotator_error import annotator_error, corrected, describe
-from components.monitoring.error_rates import corrected_error_rates, error_rates
-from components.monitoring.measurement import OfClasses
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.estimation.annotator_error import annotator_error, corrected, describe
+from components.monitoring.estimation.error_rates import corrected_error_rates, error_rates
+from components.monitoring.judgement.measurement import OfClasses
 from components.operations.monitoring import reactions
 from components.operations.monitoring.drift_explained import explain_if_possible
 from components.operations.monitoring.drift_watch import explain_change, watch_drift
@@ -19,7 +19,8 @@ from components.operations.monitoring.skew import look_for_skew
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle, latest_closed
 from components.records import Window, require_utc
-from components.store import checks, labelling, monitoring, predictions
+from components.store import labelling, monitoring, predictions
+from components.store.queues import checks
 
 LOCK_WAIT_SECONDS = 600.0
 CHECKS_COUNT = timedelta(days=365)

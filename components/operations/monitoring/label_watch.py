@@ -5,15 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from components.monitoring.measurement import OfLabels
-from components.monitoring.several_labels import NO_OVERALL, estimate_labels, label_error_rates
+from components.monitoring.judgement.measurement import OfLabels
+from components.monitoring.judgement.several_labels import NO_OVERALL, estimate_labels, label_error_rates
 from components.operations.monitoring import reactions
 from components.operations.monitoring.drift_watch import watch_drift
 from components.operations.monitoring.judgements import Watched, judge_once
 from components.operations.services import Services
 from components.records import Window
 from components.store import monitoring, predictions
-from components.store.label_counting import label_counts
+from components.store.draws.label_counting import label_counts
 
 NOT_CORRECTED = "how often people name a label wrongly is not estimated: nothing is corrected for it"
 SKIPPED = {

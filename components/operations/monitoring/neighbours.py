@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from components.alerts.message import fall_alert
-from components.monitoring.accuracy import Estimates, estimate
-from components.monitoring.annotator_error import AnnotatorError, corrected
-from components.monitoring.change import Change, change_since
-from components.monitoring.pooling import is_answered, pool
+from components.monitoring.comparison.change import Change, change_since
+from components.monitoring.estimation.accuracy import Estimates, estimate
+from components.monitoring.estimation.annotator_error import AnnotatorError, corrected
+from components.monitoring.estimation.pooling import is_answered, pool
 from components.operations.alerting import send_once
 from components.operations.monitoring.reactions import report_links
 from components.operations.services import Services

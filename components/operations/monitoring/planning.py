@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import RefusedError
-from components.monitoring.planner import Plan, PlannedBudget, plan
+from components.monitoring.sampling.planner import Plan, PlannedBudget, plan
 from components.operations.services import Services
 from components.operations.windows import latest_closed
 from components.records import Window

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 
 from components.errors import RefusedError
-from components.monitoring.accuracy import estimate
-from components.monitoring.label_reference import LabelReference
-from components.monitoring.measured import Held
-from components.monitoring.measurement import Measurement, OfClasses, OfLabels
-from components.monitoring.reference import ReferenceLevel
-from components.monitoring.several_labels import estimate_labels
+from components.monitoring.estimation.accuracy import estimate
+from components.monitoring.judgement.label_reference import LabelReference
+from components.monitoring.judgement.measured import Held
+from components.monitoring.judgement.measurement import Measurement, OfClasses, OfLabels
+from components.monitoring.judgement.reference import ReferenceLevel
+from components.monitoring.judgement.several_labels import estimate_labels
 from components.operations.services import Services
 from components.operations.windows import closing_obstacle
 from components.params import Monitor
 from components.records import Decision, Window, require_utc
 from components.store import labelling, ledger, monitoring, predictions
 from components.store.database import Store
-from components.store.label_counting import label_counts
+from components.store.draws.label_counting import label_counts
 
 
 def set_first(

@@ -15,8 +15,7 @@ import numpy as np
 from components.alerts.causes import gap_alert, skew_alert
 from components.data.versioning.versions import past_checkout
 from components.errors import IntegrityError, PerennialError
-from components.monitoring.accuracy import Estimates
-from components.monitoring.skew import (
+from components.monitoring.comparison.skew import (
     FEWEST_REPLAYED,
     Gap,
     OfflineRecall,
@@ -27,6 +26,7 @@ from components.monitoring.skew import (
     judge_replay,
     without_replay,
 )
+from components.monitoring.estimation.accuracy import Estimates
 from components.operations.alerting import send_once
 from components.operations.models import load_predictor
 from components.operations.monitoring.reactions import report_links

@@ -11,7 +11,7 @@ from components.data.ingestion.class_history import ClassHistory
 from components.data.manifest import Manifest
 from components.model.artifact import read_spec
 from components.model.serving.predictor import Predictor
-from components.monitoring.skew import OfflineRecall
+from components.monitoring.comparison.skew import OfflineRecall
 from components.operations.carrying import older_lists
 from components.operations.models import load_predictor
 from components.operations.retraining.attempt import Attempt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from components.monitoring.accuracy import estimate
+from components.monitoring.estimation.accuracy import estimate
 from components.operations.services import Services
 from components.store import champions, labelling, monitoring
 

@@ -41,7 +41,7 @@ from components.params import Params, load_params
 from components.records import GateVerdict
 from components.registry.tensorboard import tail_events
 from components.store import champions, labelling, ledger, requests
-from components.store.audit_queue import settled_doubts
+from components.store.queues.audit_queue import settled_doubts
 
 MOST_HELD_NAMED = 1000
 METRIC_FILES = ("audit", "model", "evaluation", "export")

@@ -16,8 +16,8 @@ from components.operations.services import Services
 from components.params import load_params
 from components.records import Answer
 from components.store import champions
-from components.store.audit_queue import SettledDoubt
 from components.store.labelling import SettledLabel
+from components.store.queues.audit_queue import SettledDoubt
 
 _Verdict = TypeVar("_Verdict", SettledLabel, SettledDoubt)
 

@@ -1,0 +1,1 @@
+"""What other rules would have decided on the windows there were."""

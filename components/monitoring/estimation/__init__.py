@@ -1,0 +1,1 @@
+"""How good production is, from few labels: estimates with intervals that keep their promise."""

@@ -1,0 +1,1 @@
+"""From estimates and a reference to a decision."""

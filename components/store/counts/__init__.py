@@ -1,0 +1,1 @@
+"""Predictions counted by day: what drift tests and rates are made from."""

@@ -1,0 +1,1 @@
+"""What lies before people, and what they answered."""

@@ -1,0 +1,1 @@
+"""Predictions on their way in: batches, and chunks of rows."""

@@ -55,7 +55,9 @@ def run(params: Params) -> None:
         network, spec, stored, answered[name].rows, answered[name].brightness, after, energy(part.logits, temperature),
         temperature,
     )  # fmt: skip
-    metrics |= examine(judged, parts["validation"], epochs, outdated, rules=params.evaluate, train=params.train)
+    metrics |= examine(
+        judged, parts["validation"], epochs, outdated, rules=params.evaluate, train=params.train, data=params.data
+    )
     write_json(folder / METRICS_FILE, metrics)
     (folder / REPORT_FILE).write_text(markdown(metrics), encoding="utf-8")
     draw_confusion(

@@ -25,7 +25,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from components.data.decoding.decode import ImageLimits
 from components.data.sources.fashion_mnist import load_fashion_mnist
 from components.evaluation.examination.unfamiliar import strange_images
 from components.evaluation.metrics.ranking import auroc
@@ -156,7 +155,7 @@ def trained(data: Data, params: Params, seed: int) -> Outcome:
         label_noise=fitted_on_validation.label_noise, classes=10,
     )  # fmt: skip
     accepted = softmax(logits, temperature).max(axis=1) >= chosen.threshold
-    digits = strange_images("", spec, ImageLimits.of(params.data), 1_797)["handwritten digits"]
+    digits = strange_images("", spec, params.data, 1_797)["handwritten digits"]
     strange = energy(predict_logits(fitted.network, digits, spec), temperature)
     told = auroc(strange, energy(logits, temperature))
     return Outcome(

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.data.decoding.decode import ImageLimits
 from components.errors import DataError
 from components.evaluation.examination.unfamiliar import energy_threshold, strange_images, unfamiliar_report
 from components.model.images.preprocess import PreprocessSpec
+from components.params import Data
 
 SPEC = PreprocessSpec(16, 3, "stretch", 1.0, "bilinear", (0.5,) * 3, (0.5,) * 3)
-LIMITS = ImageLimits(100_000, 1_000_000, 4)
+DATA = Data(max_file_bytes=100_000, max_pixels=1_000_000, decode_seconds=1)
 
 
 def test_threshold_keeps_at_least_the_share_it_promises():
@@ -34,7 +34,7 @@ def test_strange_images_are_told_by_their_higher_energy():
 
 
 def test_digits_and_noise_are_always_there():
-    sets = strange_images("", SPEC, LIMITS, 20)
+    sets = strange_images("", SPEC, DATA, 20)
     assert {name: images.shape for name, images in sets.items()} == {
         "handwritten digits": (20, 16, 16, 3),
         "uniform noise": (20, 16, 16, 3),
@@ -49,15 +49,23 @@ def test_folder_gives_its_images_and_passes_other_files_over(tmp_path):
     for number in range(6):
         Image.new("RGB", (20, 20), (40 * number, 0, 0)).save(tmp_path / "deep" / f"{number}.png")
     (tmp_path / "notes.txt").write_text("no image")
-    found = strange_images(str(tmp_path), SPEC, LIMITS, 100)
+    found = strange_images(str(tmp_path), SPEC, DATA, 100)
     assert list(found) == [f"images of {tmp_path.name}"]
     assert sorted(found[f"images of {tmp_path.name}"][:, 0, 0, 0].tolist()) == [0, 40, 80, 120, 160, 200]
-    assert len(strange_images(str(tmp_path), SPEC, LIMITS, 2)[f"images of {tmp_path.name}"]) == 2
+    assert len(strange_images(str(tmp_path), SPEC, DATA, 2)[f"images of {tmp_path.name}"]) == 2
+
+
+@pytest.mark.usefixtures("misbehaving")
+def test_a_file_that_would_end_its_process_is_passed_over(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"crash")
+    (tmp_path / "b.png").write_bytes(b"hang")
+    Image.new("RGB", (20, 20), (40, 0, 0)).save(tmp_path / "c.png")
+    assert len(strange_images(str(tmp_path), SPEC, DATA, 5)[f"images of {tmp_path.name}"]) == 1
 
 
 def test_folder_that_is_not_there_or_has_no_image_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"evaluate\.ood.*is not a folder"):
-        strange_images(str(tmp_path / "none"), SPEC, LIMITS, 5)
+        strange_images(str(tmp_path / "none"), SPEC, DATA, 5)
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(DataError, match="none of 1 files"):
-        strange_images(str(tmp_path), SPEC, LIMITS, 5)
+        strange_images(str(tmp_path), SPEC, DATA, 5)

@@ -23,7 +23,7 @@ from components.evaluation.training.folds import cross_validated
 from components.model.answering import predict_logits
 from components.model.images.inputs import ImageSet
 from components.model.serving.predictor import energy
-from components.params import Evaluate, Train
+from components.params import Data, Evaluate, Train
 
 Right = Callable[[NDArray[np.float32], IntArray], NDArray[np.bool_]]
 
@@ -39,11 +39,12 @@ def examine(
     *,
     rules: Evaluate,
     train: Train,
+    data: Data,
 ) -> dict[str, Any]:
     """Return what metrics.json says beside the metrics of the sets.
 
-    epochs: of the training. outdated: images whose labels no longer count. Raises as `strange_images` and
-    `cross_validated` do.
+    epochs: of the training. outdated: images whose labels no longer count. data: limits of images from outside. Raises
+    as `strange_images` and `cross_validated` do.
     """
     learnt = without(judged.stored.manifest.select("train"), outdated)
     return {
@@ -51,7 +52,7 @@ def examine(
         "training": _training(judged, validation, epochs, learnt, rules.batch_size),
         "slices": slice_rows(judged.answers.right, judged.properties()),
         **_robustness(judged, rules, flip=train.augment.flip),
-        "unfamiliar": _unfamiliar(judged, validation, rules),
+        "unfamiliar": _unfamiliar(judged, validation, rules, data),
         "folds": _folds(judged, outdated, rules.folds, train) if rules.folds else None,
     }
 
@@ -93,14 +94,14 @@ def _robustness(judged: Judged, rules: Evaluate, *, flip: bool) -> dict[str, Any
     }
 
 
-def _unfamiliar(judged: Judged, validation: Part, rules: Evaluate) -> dict[str, Any] | None:
+def _unfamiliar(judged: Judged, validation: Part, rules: Evaluate, data: Data) -> dict[str, Any] | None:
     """Return how well energy tells other things from the judged images; None where it is not asked."""
     preprocess, most = judged.spec.preprocess, rules.report.ood_images
     if not most:
         return None
     others = {
         name: energy(predict_logits(judged.network, images, preprocess, rules.batch_size), judged.temperature)
-        for name, images in strange_images(rules.ood, preprocess, judged.stored.limits, most).items()
+        for name, images in strange_images(rules.ood, preprocess, data, most).items()
     }
     threshold = energy_threshold(energy(validation.logits, judged.temperature), rules.familiar_share)
     return unfamiliar_report(judged.energy, threshold, rules.familiar_share, others)

@@ -6,6 +6,7 @@ Energy is -T log Σ exp(logit / T), higher for what is stranger (Liu et al. 2020
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.data.decoding.decode import ImageLimits, ImageRejected
+from components.data.decoding.decode import ImageLimits
+from components.data.decoding.isolation import IsolationLimits
 from components.data.sources.folders import LocalFolder
 from components.errors import DataError
 from components.evaluation.metrics.ranking import auroc
-from components.model.images.preprocess import PreprocessSpec, decode_and_resize, resize
+from components.model.images.preparing import IsolatedPreparer
+from components.model.images.preprocess import PreprocessSpec, resize
+from components.params import Data
+
+AT_ONCE = 64  # files
 
 UInt8Array = NDArray[np.uint8]
 FloatArray = NDArray[np.floating]
@@ -60,14 +66,15 @@ def unfamiliar_report(
     }
 
 
-def strange_images(folder: str, spec: PreprocessSpec, limits: ImageLimits, most: int) -> dict[str, UInt8Array]:
+def strange_images(folder: str, spec: PreprocessSpec, data: Data, most: int) -> dict[str, UInt8Array]:
     """Return sets of images (M, size, size, channels) uint8, each of at most `most`, to be told from the classes'.
 
-    folder: images of anything else, at any depth; "" takes what is always there: handwritten digits and noise.
+    folder: images of anything else, at any depth, decoded in processes of their own; "" takes what is always there:
+    handwritten digits and noise. data: limits of what a file may be and take.
     Raises DataError for a folder that is not there, or has no image that can be used.
     """
     if folder:
-        return {f"images of {Path(folder).name}": _of_folder(Path(folder), spec, limits, most)}
+        return {f"images of {Path(folder).name}": _of_folder(Path(folder), spec, data, most)}
     from sklearn.datasets import load_digits
 
     digits = np.asarray(load_digits().images[:most] * (255 / 16), np.uint8)
@@ -76,23 +83,19 @@ def strange_images(folder: str, spec: PreprocessSpec, limits: ImageLimits, most:
     return {"handwritten digits": drawn, "uniform noise": noise}
 
 
-def _of_folder(folder: Path, spec: PreprocessSpec, limits: ImageLimits, most: int) -> UInt8Array:
+def _of_folder(folder: Path, spec: PreprocessSpec, data: Data, most: int) -> UInt8Array:
     if not folder.is_dir():
         raise DataError(
             f"evaluate.ood: {folder} is not a folder; name one with images of other things, or leave it empty"
         )
     names = sorted(member.name for member in LocalFolder(folder).members())
-    order = np.random.default_rng(0).permutation(len(names))
+    drawn = (folder / names[place] for place in np.random.default_rng(0).permutation(len(names)))
+    small = (path for path in drawn if path.stat().st_size <= data.max_file_bytes)
     found: list[UInt8Array] = []
-    for place in order:
-        if len(found) == most:
-            break
-        path = folder / names[place]
-        try:
-            if path.stat().st_size <= limits.max_bytes:
-                found.append(decode_and_resize(path.read_bytes(), spec, limits))
-        except ImageRejected:
-            continue  # not every file of a folder is an image
+    with IsolatedPreparer(spec, ImageLimits.of(data), IsolationLimits.of(data)) as preparer:
+        while len(found) < most and (some := list(islice(small, min(AT_ONCE, most - len(found))))):
+            # Not every file of a folder is an image: those that are not are passed over.
+            found += list(preparer.prepare([path.read_bytes() for path in some]).pixels)
     if not found:
         raise DataError(f"evaluate.ood: none of {len(names)} files in {folder} is an image that can be used")
     return np.stack(found)

@@ -21,13 +21,6 @@ def shown_sets(given: NDArray[np.integer], classes: Sequence[str]) -> list[str]:
     return [" | ".join(classes[k] for k in np.flatnonzero(row).tolist()) or NONE for row in given]
 
 
-def rarest_labels(given: NDArray[np.integer]) -> IntArray:
-    """Return the index (N,) of the rarest label of every row (N, K), K where it carries none: what folds balance."""
-    counts = given.sum(axis=0)
-    number = np.where(given > 0, counts, len(given) + 1).argmin(axis=1)
-    return np.asarray(np.where(given.any(axis=1), number, given.shape[1]), np.int64)
-
-
 def unjudgeable_labels(groups: Sequence[str], given: NDArray[np.integer], folds: int) -> IntArray:
     """Return the labels that some row carries, but fewer groups than folds: a model may never have seen them."""
     ids = np.unique(np.asarray(groups), return_inverse=True)[1]

@@ -24,14 +24,14 @@ from components.labels.findings import Audited, Finding, ranked, write_findings
 from components.labels.image_issues import find_image_issues
 from components.labels.issues import find_issues, find_set_issues
 from components.labels.noise import estimate_noise
-from components.labels.set_audit import label_rows, rarest_labels, set_findings, shown_sets, unjudgeable_labels
+from components.labels.set_audit import label_rows, set_findings, shown_sets, unjudgeable_labels
 from components.labels.stale import find_stale, write_stale
 from components.labels.suspects import write_out_of_fold, write_suspects
 from components.model.images.dataset import DecodedImages, LearningSet, StoredImages, load_learning
 from components.model.images.inputs import ImageSet
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import recorded_statistics
-from components.model.out_of_fold.folds import unjudgeable_classes
+from components.model.out_of_fold.folds import rarest_labels, unjudgeable_classes
 from components.model.out_of_fold.probabilities import agreed, head_out_of_fold, out_of_fold
 from components.model.serving.frozen_features import frozen_features
 from components.pages.page import data_uri

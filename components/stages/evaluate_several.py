@@ -6,16 +6,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
-from components.data.manifest import without
 from components.evaluation.examination.judged import JudgedImages
-from components.evaluation.examination.questions import learnt_share
+from components.evaluation.examination.several_questions import examine_several
 from components.evaluation.metrics.set_answers import SetAnswers, SetPart
 from components.evaluation.metrics.several import measure_several
-from components.evaluation.metrics.slices import slice_rows
 from components.evaluation.page.markdown import draw_reliability
 from components.evaluation.page.page import PAGE_FILE, png_uri
 from components.evaluation.page.pictures import training_charts
@@ -23,7 +19,7 @@ from components.evaluation.page.several_markdown import several_markdown
 from components.evaluation.page.several_page import LabelPictures, label_slips, write_labels_page
 from components.evaluation.page.several_sections import worst_labels
 from components.evaluation.training.curve import Epoch
-from components.evaluation.training.diagnosis import Guess, diagnose
+from components.evaluation.training.diagnosis import Guess
 from components.model.artifact import ModelSpec
 from components.model.calibration import sigmoid
 from components.model.images.dataset import StoredImages
@@ -57,20 +53,12 @@ def write_several(
     judged = JudgedImages(network, spec, stored, rows.rows, rows.brightness)
     answers = SetAnswers.by(part, fitted)
     validation = parts["validation"].labels
-    learnt = without(stored.manifest.select("train"), outdated)
-
-    def right(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return SetAnswers.by(SetPart(logits, labels), fitted).right
-
     metrics = {
         **about,
         **found,
-        "training": {
-            **diagnose(epochs, validation).as_json(),
-            "epochs": len(epochs),
-            **learnt_share(judged, learnt, right, params.evaluate.batch_size),
-        },
-        "slices": slice_rows(answers.right, judged.properties()),
+        **examine_several(
+            judged, answers, fitted, validation, epochs, outdated, rules=params.evaluate, train=params.train
+        ),
     }
     folder = fresh(params.paths.evaluation)
     write_json(folder / METRICS_FILE, metrics)

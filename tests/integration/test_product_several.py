@@ -79,6 +79,10 @@ def test_several_labels_go_all_the_way_and_people_s_answers_come_back(
     measured = json.loads((root / "artifacts/evaluation/metrics.json").read_text())
     assert (root / "artifacts/evaluation/report.html").is_file()
     assert measured["parts"]["frozen_test"]["map"]["value"] > 0.8
+    assert measured["baselines"]["linear"]["map"] < measured["parts"]["frozen_test"]["map"]["value"]
+    assert 0 < measured["robustness"]["mean"] <= measured["robustness"]["clean"]["value"]
+    assert measured["attacks"]["pgd"] <= measured["attacks"]["fgsm"] <= measured["attacks"]["clean"]
+    assert measured["five_looks"]["once"]["exact_match"]["value"] > 0.3
 
     scored_at = "2026-10-05T12:00:00Z"
     scored = ask(perennial, root, "score", str(root.parent / "more" / "list.jsonl"), "--at", scored_at)

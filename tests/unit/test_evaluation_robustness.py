@@ -1,3 +1,4 @@
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -11,11 +12,13 @@ from components.errors import ConfigurationError
 from components.evaluation.examination.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from components.evaluation.examination.robustness import (
     attacked_accuracy,
+    class_scores,
     corrupted_accuracy,
     further_views,
     looked_at_five_times,
 )
 from components.model.answering import predict_logits
+from components.model.calibration import softmax
 from components.model.images.preprocess import PreprocessSpec
 from components.model.networks.backbones import build
 
@@ -54,7 +57,7 @@ def test_unknown_corruption_is_refused():
 
 
 def test_accuracy_falls_with_severity_and_is_whole_on_clean_images():
-    found = corrupted_accuracy(nearest, GREY, LABELS)
+    found = corrupted_accuracy(lambda images: nearest(images).argmax(axis=1) == LABELS, GREY)
     assert found["clean"]["value"] == 1.0
     assert set(found["corruptions"]) == set(CORRUPTIONS)
     by_severity = np.array(list(found["corruptions"].values())).mean(axis=0)
@@ -101,7 +104,9 @@ def test_five_looks_mirror_only_where_training_did():
 
 
 def test_five_looks_are_averaged_beside_one():
-    found = looked_at_five_times(nearest, GREY, LABELS, temperature=50.0, flip=False)
+    found = looked_at_five_times(
+        lambda images: softmax(nearest(images), 50.0), GREY, partial(class_scores, LABELS), flip=False
+    )
     assert (found["once"]["accuracy"]["value"], found["once"]["macro_f1"]) == (1.0, 1.0)
     assert 0.9 < found["averaged"]["accuracy"]["value"] <= 1.0
     assert found["averaged"]["brier"] > found["once"]["brier"]

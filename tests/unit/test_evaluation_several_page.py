@@ -42,6 +42,21 @@ def metrics() -> dict:
             "state": "overfitted", "words": "It fell.", "remedy": "Raise <it>.", "epochs": 5, "learnt": 0.9,
             "learnt_images": 10,
         },
+        "baselines": {"linear": {"macro_f1": 0.3456, "map": 0.4567, "learnt_from": 100, "images": 400}},
+        "robustness": {
+            "images": 100, "clean": {"value": 0.8, "low": 0.7, "high": 0.87}, "mean": 0.6543,
+            "corruptions": {"blur": [0.7, 0.6, 0.5, 0.4, 0.3], "fog": [0.8] * 5},
+        },
+        "attacks": {"images": 64, "epsilon": 0.0157, "steps": 5, "clean": 0.8, "fgsm": 0.2345, "pgd": 0.1234},
+        "five_looks": {
+            "images": 50, "views": 5, "flip": False,
+            "once": {"exact_match": {"value": 0.8, "low": 0.7, "high": 0.87}, "macro_f1": 0.7654},
+            "averaged": {"exact_match": {"value": 0.82, "low": 0.72, "high": 0.89}, "macro_f1": 0.7777},
+        },
+        "folds": {
+            "folds": [{"images": 40, "map": 0.9, "macro_f1": None}, {"images": 40, "map": 0.8, "macro_f1": 0.7}],
+            "map": {"mean": 0.85, "deviation": 0.0707}, "macro_f1": None,
+        },
         "slices": slice_rows(right, {"source": ["<img src=x>"] * 150 + ["b"] * 200 + ["c"] * 50}),
     }  # fmt: skip
 
@@ -80,7 +95,9 @@ def test_page_and_markdown_tell_the_same_numbers(metrics: dict, tmp_path: Path) 
         f"{100 * judged['micro_f1']:.1f} %", f"{judged['ece']:.3f}", f"{judged['labels_per_image']:.2f}",
         f"{metrics['labels'][0]['threshold']:.2f}", "which is 0.5: never", "Overfitted. It fell.", "few images",
         "All labels right", f"is {review['threshold']:.3f} sure or more",
-        "What to do: Raise", "answered with their labels and no other",
+        "34.6 %", "45.7 %", "80.0 % (70.0–87.0) have all labels right", "65.4 %", "23.4 %", "12.3 %",
+        "76.5 %", "77.8 %", "mean average precision 85.0 % ± 7.1", "What to do: Raise",
+        "answered with their labels and no other",
     ):  # fmt: skip
         assert words in text
         assert words in told
@@ -99,6 +116,14 @@ def test_network_no_better_than_answering_everything_is_warned_of(metrics: dict,
     metrics["parts"]["frozen_test"]["baseline"]["macro_f1"] = 0.99
     assert "not surely better than answering every label" in several_markdown(metrics)
     assert "not surely better than answering every label" in page(metrics, tmp_path)
+
+
+def test_network_that_ranks_no_better_than_pixels_alone_is_warned_of(metrics: dict) -> None:
+    assert "not surely rank better than a linear classifier" not in several_markdown(metrics)
+    metrics["baselines"]["linear"]["map"] = 0.999
+    assert "not surely rank better than a linear classifier" in several_markdown(metrics)
+    metrics["baselines"]["linear"] = None  # it was not asked for
+    assert "linear" not in several_markdown(metrics)
 
 
 def test_hostile_names_cannot_leave_their_cell_in_any_table(metrics: dict) -> None:

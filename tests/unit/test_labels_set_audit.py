@@ -7,8 +7,9 @@ import pytest
 
 from components.errors import DataError
 from components.labels.issues import find_set_issues
-from components.labels.set_audit import label_rows, rarest_labels, set_findings, shown_sets, unjudgeable_labels
+from components.labels.set_audit import label_rows, set_findings, shown_sets, unjudgeable_labels
 from components.labels.suspects import soft_targets
+from components.model.out_of_fold.folds import rarest_labels
 
 CLASSES = ("a", "b", "c", "all")
 

@@ -13,7 +13,12 @@ from numpy.typing import NDArray
 from components.data.manifest import without
 from components.evaluation.examination.baseline import linear_baseline
 from components.evaluation.examination.judged import IntArray, Judged, JudgedImages, drawn
-from components.evaluation.examination.robustness import attacked_accuracy, corrupted_accuracy, looked_at_five_times
+from components.evaluation.examination.robustness import (
+    attacked_accuracy,
+    class_scores,
+    corrupted_accuracy,
+    looked_at_five_times,
+)
 from components.evaluation.examination.unfamiliar import energy_threshold, strange_images, unfamiliar_report
 from components.evaluation.measure import Part
 from components.evaluation.metrics.slices import slice_rows
@@ -21,6 +26,7 @@ from components.evaluation.training.curve import Epoch
 from components.evaluation.training.diagnosis import diagnose
 from components.evaluation.training.folds import cross_validated
 from components.model.answering import predict_logits
+from components.model.calibration import softmax
 from components.model.images.inputs import ImageSet
 from components.model.serving.predictor import energy
 from components.params import Data, Evaluate, Train
@@ -86,11 +92,19 @@ def _robustness(judged: Judged, rules: Evaluate, *, flip: bool) -> dict[str, Any
     attack = partial(
         attacked_accuracy, judged.network, preprocess, epsilon=limits.attack_epsilon, steps=limits.attack_steps
     )
-    five = partial(looked_at_five_times, answer, temperature=judged.temperature, flip=flip)
+
+    def corrupted(images: NDArray[np.uint8], labels: IntArray) -> dict[str, Any]:
+        return corrupted_accuracy(lambda changed: answer(changed).argmax(axis=1) == labels, images)
+
+    def five_looks(images: NDArray[np.uint8], labels: IntArray) -> dict[str, Any]:
+        return looked_at_five_times(
+            lambda view: softmax(answer(view), judged.temperature), images, partial(class_scores, labels), flip=flip
+        )
+
     return {
-        "robustness": asked(limits.corrupted_images, partial(corrupted_accuracy, answer)),
+        "robustness": asked(limits.corrupted_images, corrupted),
         "attacks": asked(limits.attacked_images, attack),
-        "five_looks": asked(limits.five_looks_images, five),
+        "five_looks": asked(limits.five_looks_images, five_looks),
     }
 
 
@@ -108,13 +122,19 @@ def _unfamiliar(judged: Judged, validation: Part, rules: Evaluate, data: Data) -
 
 
 def _folds(judged: Judged, outdated: frozenset[str], folds: int, train: Train) -> dict[str, Any]:
-    """Return the cross-validation over training and validation images."""
-    stored, preprocess = judged.stored, judged.spec.preprocess
+    data, groups = learning_rows(judged, outdated, train)
+    return cross_validated(
+        data, groups, len(judged.spec.classes), spec=judged.spec.preprocess, train=train, folds=folds
+    )
+
+
+def learning_rows(judged: JudgedImages, outdated: frozenset[str], train: Train) -> tuple[ImageSet, list[str]]:
+    """Return training and validation images together, with their groups, for cross-validation."""
+    stored = judged.stored
     rows = without(stored.manifest.select("train", "validation"), outdated)
     weights = np.where(rows["window"].is_valid().to_numpy(), train.production_weight, 1.0).astype(np.float32)
-    data = ImageSet(stored.pixels(rows, preprocess), stored.labels(rows), weights)
-    groups = rows["group_id"].to_pylist()
-    return cross_validated(data, groups, len(judged.spec.classes), spec=preprocess, train=train, folds=folds)
+    data = ImageSet(stored.pixels(rows, judged.spec.preprocess), stored.labels(rows), weights)
+    return data, rows["group_id"].to_pylist()
 
 
 def _training(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,41 +16,65 @@ from torch.nn import functional
 from components.evaluation.examination.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from components.evaluation.metrics.confusion import Confusion
 from components.evaluation.metrics.one_class import macro_f1, wilson
-from components.model.calibration import softmax
 from components.model.images.inputs import Normalise
 from components.model.images.preprocess import PreprocessSpec
 
 UInt8Array = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.floating]
+BoolArray = NDArray[np.bool_]
 Answer = Callable[[UInt8Array], FloatArray]
-"""From images (N, size, size, channels) uint8 to logits (N, K)."""
+"""From images (N, size, size, channels) uint8 to probabilities (N, K)."""
+Right = Callable[[UInt8Array], BoolArray]
+"""From so changed images to whether each (N,) is answered right."""
 
 SHIFT = 0.04  # of the side, of a further look
 
 
-def corrupted_accuracy(answer: Answer, images: UInt8Array, labels: IntArray) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What an attacker drives up, summed over images, and which images are answered right, of logits and truth."""
+
+    loss: Callable[[Tensor, Tensor], Tensor]
+    right: Callable[[Tensor, Tensor], Tensor]
+
+
+ONE_CLASS = Target(
+    partial(functional.cross_entropy, reduction="sum"), lambda logits, truth: logits.argmax(dim=1) == truth
+)
+"""One class an image; truth: (N,) class indices."""
+
+
+def corrupted_accuracy(right: Right, images: UInt8Array) -> dict[str, Any]:
     """Return the accuracy on N > 0 clean images, and for every corruption that at each of its five severities."""
     found = {
-        kind: [_share(answer(corrupt(kind, images, severity)), labels) for severity in SEVERITIES]
+        kind: [round(float(right(corrupt(kind, images, severity)).mean()), 5) for severity in SEVERITIES]
         for kind in CORRUPTIONS
     }
     mean = float(np.mean(list(found.values())))
     return {
-        "images": len(labels),
-        "clean": _interval(answer(images), labels),
+        "images": len(images),
+        "clean": right_share(right(images)),
         "corruptions": found,
         "mean": round(mean, 5),
     }
 
 
 def attacked_accuracy(
-    network: nn.Module, spec: PreprocessSpec, images: UInt8Array, labels: IntArray, *, epsilon: float, steps: int
+    network: nn.Module,
+    spec: PreprocessSpec,
+    images: UInt8Array,
+    labels: IntArray,
+    *,
+    epsilon: float,
+    steps: int,
+    target: Target = ONE_CLASS,
 ) -> dict[str, Any]:
     """Return the accuracy on N > 0 images that an attacker changed, who knows the network.
 
     No pixel changes by more than `epsilon`, of 0..1. "fgsm" takes one step (Goodfellow et al. 2015), "pgd" `steps`
     smaller ones from a random start (Madry et al. 2018); an image counts as right only where every step failed.
+    labels: what `target` holds logits against.
     """
     device = next(network.parameters()).device
     normalise = Normalise(spec).to(device)
@@ -60,22 +86,25 @@ def attacked_accuracy(
 
     def uphill(pixels: Tensor) -> Tensor:
         pixels = pixels.detach().requires_grad_(True)
-        loss = functional.cross_entropy(answered(pixels), truth, reduction="sum")
-        return torch.autograd.grad(loss, pixels)[0].sign()
+        return torch.autograd.grad(target.loss(answered(pixels), truth), pixels)[0].sign()
 
     def moved(pixels: Tensor, step: float) -> Tensor:
         further = pixels + step * uphill(pixels)
         return torch.minimum(torch.maximum(further, clean - epsilon), clean + epsilon).clamp(0, 1)
 
+    def is_right(pixels: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return target.right(answered(pixels), truth)
+
     network.eval()
-    right = _right(answered, clean, truth)
-    once = right & _right(answered, moved(clean, epsilon), truth)
+    right = is_right(clean)
+    once = right & is_right(moved(clean, epsilon))
     generator = torch.Generator().manual_seed(0)
     noise = (2 * torch.rand(clean.shape, generator=generator) - 1).to(device)
     pixels, held = (clean + epsilon * noise).clamp(0, 1), once
     for _ in range(steps):
         pixels = moved(pixels, 2.5 * epsilon / steps)
-        held = held & _right(answered, pixels, truth)
+        held = held & is_right(pixels)
     shares = {
         name: round(float(one.float().mean()), 5) for name, one in (("clean", right), ("fgsm", once), ("pgd", held))
     }
@@ -83,22 +112,16 @@ def attacked_accuracy(
 
 
 def looked_at_five_times(
-    answer: Answer, images: UInt8Array, labels: IntArray, *, temperature: float, flip: bool
+    answer: Answer, images: UInt8Array, scores: Callable[[FloatArray], dict[str, Any]], *, flip: bool
 ) -> dict[str, Any]:
-    """Return accuracy, macro-F1 and Brier score of one look at N > 0 images, and of five averaged.
+    """Return the scores of one look at N > 0 images, and of the mean probabilities of five.
 
     flip: two of the further looks are mirrored, which is right only where training mirrored images, too.
     """
-    first = total = softmax(answer(images), temperature)
+    first = total = answer(images)
     for view in further_views(images, flip=flip):
-        total = total + softmax(answer(view), temperature)
-    return {
-        "images": len(labels),
-        "views": 5,
-        "flip": flip,
-        "once": _scores(first, labels),
-        "averaged": _scores(total / 5, labels),
-    }
+        total = total + answer(view)
+    return {"images": len(images), "views": 5, "flip": flip, "once": scores(first), "averaged": scores(total / 5)}
 
 
 def further_views(images: UInt8Array, *, flip: bool) -> list[UInt8Array]:
@@ -113,26 +136,18 @@ def further_views(images: UInt8Array, *, flip: bool) -> list[UInt8Array]:
     return [np.ascontiguousarray(view) for view in views]
 
 
-def _right(answered: Callable[[Tensor], Tensor], pixels: Tensor, truth: Tensor) -> Tensor:
-    with torch.inference_mode():
-        return answered(pixels).argmax(dim=1) == truth
+def right_share(right: BoolArray) -> dict[str, float]:
+    """Return the share of N > 0 images that are answered right (N,), with Wilson's interval."""
+    hits = int(right.sum())
+    low, high = wilson(hits, len(right))
+    return {"value": round(hits / len(right), 5), "low": round(low, 5), "high": round(high, 5)}
 
 
-def _share(logits: FloatArray, labels: IntArray) -> float:
-    return round(float((logits.argmax(axis=1) == labels).mean()), 5)
-
-
-def _interval(scores: FloatArray, labels: IntArray) -> dict[str, float]:
-    hits = int((scores.argmax(axis=1) == labels).sum())
-    low, high = wilson(hits, len(labels))
-    return {"value": round(hits / len(labels), 5), "low": round(low, 5), "high": round(high, 5)}
-
-
-def _scores(probabilities: FloatArray, labels: IntArray) -> dict[str, Any]:
-    truth = probabilities[np.arange(len(labels)), labels]
-    counts = Confusion.of(labels, probabilities.argmax(axis=1), probabilities.shape[1])
+def class_scores(labels: IntArray, probabilities: FloatArray) -> dict[str, Any]:
+    """Return accuracy, macro-F1 and Brier score of probabilities (N, K), one class (N,) an image."""
+    truth, predicted = probabilities[np.arange(len(labels)), labels], probabilities.argmax(axis=1)
     return {
-        "accuracy": _interval(probabilities, labels),
-        "macro_f1": round(macro_f1(counts), 5),
+        "accuracy": right_share(predicted == labels),
+        "macro_f1": round(macro_f1(Confusion.of(labels, predicted, probabilities.shape[1])), 5),
         "brier": round(float((1 - 2 * truth + (probabilities**2).sum(axis=1)).mean()), 5),
     }

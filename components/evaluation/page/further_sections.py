@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +19,14 @@ def robustness(metrics: Metrics) -> Section | None:
     found = metrics.get("robustness")
     if found is None:
         return None
+    right = "have all labels right" if metrics.get("several") else "are right"
     by_kind = sorted(found["corruptions"].items(), key=lambda one: (sum(one[1]), one[0]))
     rows = tuple((kind, *(f"{100 * share:.0f} %" for share in shares)) for kind, shares in by_kind)
     means = np.mean([shares for _, shares in by_kind], axis=0)
     rows += (("all of them, mean", *(f"{100 * share:.0f} %" for share in means)),)
     words = (
         f"{images(found['images'])}, made worse in {len(by_kind)} ways at five severities. As they are, "
-        f"{percents(found['clean'])} are right; made worse, {percent(found['mean'])} on average. Worst first: "
+        f"{percents(found['clean'])} {right}; made worse, {percent(found['mean'])} on average. Worst first: "
         f"{by_kind[0][0]}."
     )
     head = ("Corruption", *(f"Severity {n}" if n == 1 else str(n) for n in range(1, 6)))
@@ -46,7 +48,8 @@ def attacks(metrics: Metrics) -> Section | None:
         ("FGSM, one step", percent(found["fgsm"])),
         (f"PGD, {found['steps']} steps", percent(found["pgd"])),
     )
-    return Section("attacks", "Attacked images", (words,), table=Table(("Attack", "Accuracy"), rows))
+    measure = "All labels right" if metrics.get("several") else "Accuracy"
+    return Section("attacks", "Attacked images", (words,), table=Table(("Attack", measure), rows))
 
 
 def five_looks(metrics: Metrics) -> Section | None:
@@ -60,11 +63,13 @@ def five_looks(metrics: Metrics) -> Section | None:
         f"{images(found['images'])}, answered once, as the deployed model does, and as the mean of five looks, shifted "
         f"to each side{mirrored}. The gate judges one look, since one look is deployed."
     )
-    rows = (
-        ("Accuracy", percents(once["accuracy"]), percents(five["accuracy"])),
-        ("Macro-F1", percent(once["macro_f1"]), percent(five["macro_f1"])),
-        ("Brier score (0 is best)", f"{once['brier']:.3f}", f"{five['brier']:.3f}"),
-    )
+    told: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "accuracy": ("Accuracy", percents),
+        "exact_match": ("All labels right", percents),
+        "macro_f1": ("Macro-F1", percent),
+        "brier": ("Brier score (0 is best)", "{:.3f}".format),
+    }
+    rows = tuple((name, show(once[key]), show(five[key])) for key, (name, show) in told.items() if key in once)
     head = ("Measure", "One look", "Five looks")
     return Section("five-looks", "Test-time augmentation", (words,), table=Table(head, rows))
 
@@ -124,20 +129,22 @@ def folds(metrics: Metrics) -> Section | None:
     found = metrics.get("folds")
     if found is None:
         return None
-    told = {
-        name: f"{percent(found[key]['mean'])} ± {100 * found[key]['deviation']:.1f}"
-        for name, key in (("accuracy", "accuracy"), ("macro-F1", "macro_f1"))
-    }
+    measures = {"accuracy": "accuracy", "map": "mean average precision", "macro_f1": "macro-F1"}
+    asked = {key: name for key, name in measures.items() if found.get(key) is not None}
+    means = [
+        f"{name} {percent(found[key]['mean'])} ± {100 * found[key]['deviation']:.1f}" for key, name in asked.items()
+    ]
     words = (
         f"The recipe trained {len(found['folds'])} times on training and validation images, labels as they are, each "
-        f"time judged on a part it left out: accuracy {told['accuracy']}, macro-F1 {told['macro-F1']} (standard "
-        "deviation over the folds)."
+        f"time judged on a part it left out: {', '.join(means) or 'no label met there'} (standard deviation over the "
+        "folds)."
     )
     rows = tuple(
-        (str(n), f"{row['images']:,}", percent(row["accuracy"]), percent(row["macro_f1"]))
+        (str(n), f"{row['images']:,}", *("n/a" if row[key] is None else percent(row[key]) for key in asked))
         for n, row in enumerate(found["folds"], start=1)
     )
-    return Section("folds", "Cross-validation", (words,), table=Table(("Fold", "Images", "Accuracy", "Macro-F1"), rows))
+    head = ("Fold", "Images", *(name[0].upper() + name[1:] for name in asked.values()))
+    return Section("folds", "Cross-validation", (words,), table=Table(head, rows))
 
 
 Part = Callable[[Metrics], Section | None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from components.evaluation.page.further_sections import noise_told, reviewed
+from components.evaluation.page.further_sections import attacks, five_looks, folds, noise_told, reviewed, robustness
 from components.evaluation.page.section import Section, Table, images, percent, percents
 from components.evaluation.page.sections import (
     MOST_CLASS_ROWS,
@@ -21,7 +21,7 @@ def headline(metrics: Metrics) -> Section:
     """Return how good the model is on the judged set, beside what needs no network."""
     part, calibration = judged_part(metrics), metrics["calibration"]
     macro, baseline = part["macro_f1"], part["baseline"]
-    rows = (
+    rows = [
         ("Mean average precision (mAP)", percents(part["map"])),
         ("Macro-F1, the mean over labels", percents(macro)),
         ("Micro-F1, of all decisions together", _percent(part["micro_f1"])),
@@ -32,16 +32,25 @@ def headline(metrics: Metrics) -> Section:
         ("Labels an image", f"{part['labels_per_image']:.2f}"),
         ("Baseline: answering every label, macro-F1", _percent(baseline["macro_f1"])),
         ("Baseline: ranking at random, mAP", _percent(baseline["map"])),
-    )
+    ]
+    linear = metrics.get("baselines", {}).get("linear")
+    if linear is not None:
+        learnt = f"Baseline: linear, on small pixels of {images(linear['learnt_from'])}"
+        rows += [(f"{learnt}, macro-F1", _percent(linear["macro_f1"])), (f"{learnt}, mAP", _percent(linear["map"]))]
     no_better = macro is not None and baseline["macro_f1"] is not None and macro["low"] <= baseline["macro_f1"]
-    warnings = (
-        ("The network is not surely better than answering every label. Look at the training below and at the labels.",)
-        if no_better
-        else ()
-    )
+    warnings = []
+    if no_better:
+        warnings.append(
+            "The network is not surely better than answering every label. Look at the training below and at the labels."
+        )
+    if linear is not None and None not in (part["map"], linear["map"]) and part["map"]["low"] <= linear["map"]:
+        warnings.append(
+            "The network does not surely rank better than a linear classifier of small pixels. Look at the training "
+            "below and at the labels before trusting it."
+        )
     where = calibration["measured_on"]
     words = f"{images(part['images'])} of {where}, never learnt from. In brackets: 95 % intervals."
-    return Section("headline", "How good it is", (words,), warnings, Table(("Measure", "Value"), rows))
+    return Section("headline", "How good it is", (words,), tuple(warnings), Table(("Measure", "Value"), tuple(rows)))
 
 
 def labels(metrics: Metrics) -> Section:
@@ -110,7 +119,8 @@ def other_sets(metrics: Metrics) -> Section | None:
 
 def further(metrics: Metrics) -> list[Section]:
     """Return what follows the judged set's own numbers."""
-    found = (make(metrics) for make in (without_labels, answering, training, slices, other_sets))
+    parts = (without_labels, answering, training, slices, robustness, attacks, five_looks, folds, other_sets)
+    found = (make(metrics) for make in parts)
     return [section for section in found if section is not None]
 
 

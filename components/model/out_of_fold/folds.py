@@ -40,3 +40,10 @@ def unjudgeable_classes(
     for group, label in zip(groups, labels.tolist(), strict=True):
         seen[label].add(group)
     return np.array([k for k in range(classes) if 0 < len(seen[k]) < folds], dtype=np.int64)
+
+
+def rarest_labels(given: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Return the index (N,) of the rarest label of every row (N, K), K where it carries none: what folds balance."""
+    counts = given.sum(axis=0)
+    number = np.where(given > 0, counts, len(given) + 1).argmin(axis=1)
+    return np.asarray(np.where(given.any(axis=1), number, given.shape[1]), np.int64)

@@ -95,7 +95,7 @@ def test_every_fold_is_ranked_by_a_network_that_did_not_see_it() -> None:
     pixels = generator.integers(0, 80, (240, 8, 8, 1))
     pixels[:, :4] += 150 * truth[:, 0, None, None, None]
     pixels[:, 4:] += 150 * truth[:, 1, None, None, None]
-    data = ImageSet(pixels.astype(np.uint8), truth, np.ones((240, 2), np.float32))
+    data = ImageSet(pixels.astype(np.uint8), truth, np.ones(240, np.float32))
     train = Train(epochs=4, batch_size=32, precision="fp32")
     groups = [f"g{n // 2}" for n in range(240)]
     found = cross_validated_labels(data, groups, 2, spec=HALVES, train=train, folds=3)
